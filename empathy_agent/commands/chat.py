@@ -1,0 +1,102 @@
+"""`empathy-agent chat`: talk with the agent and watch task, need, expert and gap turn by turn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
+
+from empathy_agent.errors import EmpathyAgentError, InputError
+from empathy_agent.settings import Settings, get_settings
+from empathy_agent.turns import check_text
+
+SHOWN = ("task", "need", "target", "expert", "route", "exemplars", "assessment", "drift", "safety")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answers one message (`--once`) or talks until the end of input."""
+    settings = read_settings(options.set)
+    once = check_text(options.once) if options.once is not None else None
+    from empathy_agent.engine import EmpathyEngine
+    from empathy_agent.graph import build_graph
+
+    engine = EmpathyEngine(model=options.model, adapters=options.adapters, base_url=options.base_url)
+    with ExitStack() as stack:
+        checkpointer = None
+        if once is None or options.thread:
+            from empathy_agent.threads import open_threads
+
+            checkpointer = stack.enter_context(open_threads())
+        graph = build_graph(engine=engine).compile(checkpointer=checkpointer)
+        config = {"configurable": {"thread_id": options.thread or uuid4().hex[:8]}}
+        if once is None:
+            return talk(graph, config, settings, as_json=options.json, engine=engine)
+        state = graph.invoke(_say(once), config, context=settings, **_durability(checkpointer))
+        if options.json:
+            print(json.dumps(pick_turn(state), ensure_ascii=False))
+        else:
+            from empathy_agent.commands.panel import show_turn
+
+            print(state["messages"][-1].text)
+            show_turn(state)
+    return 0
+
+
+def talk(graph: Any, config: dict[str, Any], settings: Settings, *, as_json: bool, engine: Any) -> int:
+    """Reads messages line by line until the end of input or `/quit`; a failed message leaves the conversation as it was."""
+    from empathy_agent.commands.panel import Screen
+
+    screen = Screen(quiet=as_json)
+    with screen.wait("loading the models"):
+        engine.load()
+    screen.greet(config["configurable"]["thread_id"], graph.get_state(config).values.get("messages", []))
+    while (line := screen.ask()) is not None:
+        try:
+            text = check_text(line)
+            if as_json:
+                state = graph.invoke(_say(text), config, context=settings, durability="exit")
+                print(json.dumps(pick_turn(state), ensure_ascii=False), flush=True)
+                continue
+            with screen.reply() as show:
+                for mode, event in graph.stream(
+                    _say(text), config, context=settings, stream_mode=["messages", "updates"], durability="exit"
+                ):
+                    show(mode, event)
+            screen.show_turn(graph.get_state(config).values)
+        except EmpathyAgentError as error:
+            print(f"empathy-agent: {error}", file=sys.stderr)
+    return 0
+
+
+def read_settings(given: list[str]) -> Settings:
+    """Reads `NAME=VALUE` settings on top of the environment's.
+
+    Raises:
+        InputError: A setting is unknown or its value cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for item in given:
+        name, sign, value = item.partition("=")
+        if not sign:
+            raise InputError(f"--set {item!r}: write it as NAME=VALUE, such as temperature=0")
+        try:
+            values[name.strip()] = json.loads(value)
+        except ValueError:
+            values[name.strip()] = value.strip()
+    return get_settings(values)
+
+
+def pick_turn(state: dict[str, Any]) -> dict[str, Any]:
+    """The part of the state that `--json` prints: the reply and everything that led to it."""
+    return {"reply": str(state["messages"][-1].text), **{name: state.get(name) for name in SHOWN}}
+
+
+def _say(text: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def _durability(checkpointer: Any) -> dict[str, Any]:
+    return {"durability": "exit"} if checkpointer else {}

@@ -1,0 +1,18 @@
+"""`empathy-agent forget`: deletes a conversation and proves it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def run(options: argparse.Namespace) -> int:
+    """Deletes the thread and prints the proof; fails where anything of it is left."""
+    from empathy_agent.threads import forget_thread
+
+    proof = forget_thread(options.thread)
+    if options.json:
+        print(json.dumps({"thread": options.thread, **proof}))
+    else:
+        print(f"thread {options.thread}: {proof['deleted']} rows deleted, {proof['left']} left, name found in the file: {proof['found_in_file']}")
+    return int(proof["left"] > 0 or bool(proof["found_in_file"]))

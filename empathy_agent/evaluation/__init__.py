@@ -1,0 +1,1 @@
+"""Annotating conversations and measuring systems on them."""

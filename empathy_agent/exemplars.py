@@ -1,0 +1,127 @@
+"""Exemplary turns: loaded from JSONL, indexed with FAISS on first use, retrieved by context and by target level."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_agent.content import find_content
+from empathy_agent.encoder import Encoder
+from empathy_agent.errors import InputError
+from empathy_agent.state import Exemplar
+from empathy_agent.turns import Turn, list_texts
+
+if TYPE_CHECKING:
+    import faiss
+    import numpy as np
+
+FIELDS = {"id": str, "task": str, "pattern": str, "level": float, "emotion": str, "situation": str, "user": str, "reply": str}
+LEVEL_WEIGHT = 0.8  # how much a distance of 1 between an exemplar's level and the target costs against cosine
+TASK_BONUS = 0.05  # what an exemplar of the recognized task gains
+CONTEXT_WEIGHT = 0.25  # weight of the user turns before the last one in the query
+CONSIDERED = 64  # neighbours that are ranked again by level and task
+NEGLIGIBLE = 0.12  # below this need, with a target below it too, nothing is retrieved
+
+
+def load_exemplars(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Reads every `*.jsonl` of a folder of exemplars, by default the shipped one.
+
+    Raises:
+        InputError: A line misses a field or repeats an id; the message names the file and line.
+    """
+    folder = folder or find_content("retrieval/exemplars")
+    exemplars: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for path in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                row = json.loads(line)
+                exemplar = {name: kind(row[name]) for name, kind in FIELDS.items()}
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}, line {number}: an exemplar needs {', '.join(FIELDS)}: {error!r}") from error
+            if exemplar["id"] in seen or not 0 <= exemplar["level"] <= 1:
+                raise InputError(f"{path}, line {number}: id {exemplar['id']!r} is repeated or level is outside [0, 1]")
+            seen.add(exemplar["id"])
+            exemplars.append(exemplar)
+    if not exemplars:
+        raise InputError(f"no exemplars in {folder}: it must hold files like retrieval/exemplars/therapy.jsonl")
+    return exemplars
+
+
+class ExemplarIndex:
+    """Exemplars with a FAISS index of what their users said; exact inner product over unit vectors."""
+
+    def __init__(self, exemplars: list[dict[str, Any]], index: faiss.Index):
+        self.exemplars = exemplars
+        self._index = index
+
+    def retrieve(self, query: np.ndarray, task: str, target: float, top_k: int) -> list[Exemplar]:
+        """Retrieves the `top_k` exemplars that fit the query vector, the task and the target level best."""
+        scores, rows = self._index.search(query[None], min(CONSIDERED, len(self.exemplars)))
+        ranked = []
+        for score, row in zip(scores[0], rows[0], strict=True):
+            exemplar = self.exemplars[row]
+            fit = float(score) - LEVEL_WEIGHT * abs(exemplar["level"] - target) + TASK_BONUS * (exemplar["task"] == task)
+            ranked.append((fit, exemplar))
+        ranked.sort(key=lambda pair: pair[0], reverse=True)
+        return [
+            Exemplar(
+                id=exemplar["id"],
+                score=round(fit, 4),
+                pattern=exemplar["pattern"],
+                level=exemplar["level"],
+                user=exemplar["user"],
+                reply=exemplar["reply"],
+            )
+            for fit, exemplar in ranked[:top_k]
+        ]
+
+
+def build_index(encoder: Encoder, folder: Path | None = None, cache: Path | None = None) -> ExemplarIndex:
+    """Builds the index of a folder of exemplars, or reads it from the user's cache where it was built before.
+
+    The cached file is keyed by the exemplars' content and the encoder, written beside its place and moved there, and built
+    again when it cannot be read.
+    """
+    import faiss
+
+    exemplars = load_exemplars(folder)
+    content = json.dumps([encoder.fingerprint, exemplars], ensure_ascii=False, sort_keys=True)
+    path = find_cache(cache) / f"exemplars-{hashlib.sha256(content.encode()).hexdigest()[:16]}.faiss"
+    if path.is_file():
+        try:
+            index = faiss.read_index(str(path))
+            if index.ntotal == len(exemplars):
+                return ExemplarIndex(exemplars, index)
+        except RuntimeError:
+            pass  # a damaged cache is as good as none
+    index = faiss.IndexFlatIP(encoder.dimension)
+    index.add(encoder.encode([exemplar["user"] for exemplar in exemplars]))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, new = tempfile.mkstemp(dir=path.parent, suffix=".new")
+        os.close(handle)
+        faiss.write_index(index, new)
+        os.replace(new, path)
+    except (OSError, RuntimeError):
+        pass  # an index that cannot be kept still serves this process
+    return ExemplarIndex(exemplars, index)
+
+
+def find_cache(cache: Path | None = None) -> Path:
+    """Returns the user's cache folder, or that of `EMPATHY_AGENT_CACHE`."""
+    import platformdirs
+
+    return cache or Path(os.environ.get("EMPATHY_AGENT_CACHE") or platformdirs.user_cache_dir("empathy-agent"))
+
+
+def build_query(encoder: Encoder, turns: Sequence[Turn]) -> np.ndarray:
+    """Unit vector of the last user turn with a quarter of the mean of up to four before it."""
+    vectors = encoder.encode(list_texts(turns, "user")[-5:])
+    query = vectors[-1] + (CONTEXT_WEIGHT * vectors[:-1].mean(0) if len(vectors) > 1 else 0)
+    return query / (query @ query) ** 0.5

@@ -1,0 +1,162 @@
+"""`ExpertChatModel`: the local experts as a LangChain chat model, for anything that takes one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.chat_models import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from empathy_agent.decoding import Decoding
+from empathy_agent.errors import InputError
+from empathy_agent.turns import ROLES, Turn
+from empathy_agent.worker import Reply, Worker
+
+
+class ExpertChatModel(BaseChatModel):
+    """Chat model over a base with LoRA expert adapters; all instances on one engine share its batching worker.
+
+    `ExpertChatModel()` serves the embedded default. Every field but `model` and `adapters` can also be given per call
+    or through `bind`, as in `model.bind(adapter="compassionate", temperature=0)`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    model: str | None = None
+    """Folder or hub id of the base; None is `empathy-nano`."""
+    adapters: str | None = None
+    """Folder with one adapter per expert; None takes the shipped ones for the shipped base."""
+    adapter: str | None = None
+    """Expert that answers; None is the bare base."""
+    temperature: float = Field(default=0.6, ge=0, le=2)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.15, ge=1)
+    max_new_tokens: int = Field(default=160, ge=1)
+    seed: int = 0
+    stop: list[str] | None = None
+    _worker: Worker | None = PrivateAttr(default=None)
+
+    @classmethod
+    def from_worker(cls, worker: Worker, **fields: Any) -> ExpertChatModel:
+        """Builds a chat model over a worker that exists already."""
+        chat_model = cls(model=worker.local.name, **fields)
+        chat_model._worker = worker
+        return chat_model
+
+    @property
+    def worker(self) -> Worker:
+        """The worker, shared by all chat models of one base and adapter folder in this process."""
+        if self._worker is None:
+            from empathy_agent.engine import get_worker
+
+            self._worker = get_worker(self.model, self.adapters)
+        return self._worker
+
+    @property
+    def _llm_type(self) -> str:
+        return "empathy-agent"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": self.model or "empathy-nano", "adapter": self.adapter, "temperature": self.temperature}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return LangSmithParams(
+            ls_provider="empathy-agent",
+            ls_model_type="chat",
+            ls_model_name=self.model or "empathy-nano",
+            ls_temperature=kwargs.get("temperature", self.temperature),
+            ls_max_tokens=kwargs.get("max_new_tokens", self.max_new_tokens),
+        )
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
+        """Accepts no tools: a small local model would not call them soundly.
+
+        Raises:
+            InputError: Tools were given. Use `EmpathyMiddleware` in the mode `polish`, where the host's model calls them.
+        """
+        if tools:
+            raise InputError("ExpertChatModel calls no tools: let the host's model call them and use the mode 'polish'")
+        return self
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self._submit(messages, stop, kwargs)
+        text = "".join(reply)
+        message = AIMessage(text, usage_metadata=UsageMetadata(**reply.usage), response_metadata=self._metadata(reply))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        reply = self._submit(messages, stop, kwargs)
+        try:
+            for text in reply:
+                chunk = ChatGenerationChunk(message=AIMessageChunk(text))
+                if run_manager:
+                    run_manager.on_llm_new_token(text, chunk=chunk)
+                yield chunk
+        finally:
+            reply.cancel()
+        last = AIMessageChunk(
+            "",
+            usage_metadata=UsageMetadata(**reply.usage),
+            response_metadata=self._metadata(reply),
+            chunk_position="last",
+        )
+        yield ChatGenerationChunk(message=last)
+
+    def _submit(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> Reply:
+        def value(name: str) -> Any:
+            return given[name] if given.get(name) is not None else getattr(self, name)
+
+        decoding = Decoding(
+            temperature=value("temperature"),
+            top_p=value("top_p"),
+            repetition_penalty=value("repetition_penalty"),
+            max_new_tokens=value("max_new_tokens"),
+            seed=value("seed"),
+            stop=tuple(stop or value("stop") or ()),
+        )
+        return self.worker.submit(_get_prompt(messages), given.get("adapter", self.adapter) or None, decoding)
+
+    def _metadata(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "model_name": self.model or "empathy-nano",
+            "adapter": reply.adapter,
+            "finish_reason": reply.finish_reason,
+            "model_provider": "empathy-agent",
+        }
+
+
+def _get_prompt(messages: Sequence[BaseMessage]) -> list[Turn]:
+    """System messages first and as one, tool results as user turns, neighbours of one role joined."""
+    system = "\n\n".join(str(m.text) for m in messages if m.type == "system")
+    turns: list[Turn] = [Turn(role="system", content=system)] if system else []
+    for message in messages:
+        text, role = str(message.text), ROLES.get(message.type, "user")
+        if role == "system" or not text.strip():
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1] = Turn(role=turns[-1]["role"], content=f"{turns[-1]['content']}\n{text}")
+        else:
+            turns.append(Turn(role="assistant" if role == "assistant" else "user", content=text))
+    if not any(turn["role"] == "user" for turn in turns):
+        raise InputError("there is no user message with text to answer")
+    return turns

@@ -1,0 +1,56 @@
+"""The graph: what happens to a user's message, node by node. Start reading here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from empathy_agent.engine import EmpathyEngine, get_engine
+from empathy_agent.nodes import Nodes, wants_revision
+from empathy_agent.settings import Settings, get_settings
+from empathy_agent.state import EmpathyState
+
+
+def build_graph(*, engine: EmpathyEngine | None = None) -> StateGraph[EmpathyState, Settings]:
+    """Builds the empathetic conversation graph, uncompiled: the host picks checkpointer and store, or adds it as a subgraph.
+
+    Args:
+        engine: The models behind it; None takes the process's default engine. Nothing is loaded until the first message.
+
+    Returns:
+        A builder; `build_graph().compile()` answers `{"messages": [{"role": "user", "content": "…"}]}`.
+    """
+    nodes = Nodes(engine or get_engine())
+    graph = StateGraph(EmpathyState, context_schema=Settings)
+
+    graph.add_node("screen_message", nodes.screen_message, metadata={"reads": "last user message", "writes": "safety"})
+    graph.add_node("hand_off", nodes.hand_off, metadata={"reads": "safety", "writes": "fixed words"})
+    graph.add_node("recognize_task", nodes.recognize_task, metadata={"reads": "conversation", "writes": "task"})
+    graph.add_node("estimate_need", nodes.estimate_need, metadata={"reads": "task, drift", "writes": "need, target, expert"})
+    graph.add_node("retrieve_exemplars", nodes.retrieve_exemplars, metadata={"reads": "need, target", "writes": "exemplars"})
+    graph.add_node("generate_reply", nodes.generate_reply, metadata={"reads": "expert, exemplars", "writes": "reply, route"})
+    graph.add_node("assess_reply", nodes.assess_reply, metadata={"reads": "reply, target", "writes": "assessment"})
+    graph.add_node("track_drift", nodes.track_drift, metadata={"reads": "assessment, target", "writes": "drift"})
+
+    graph.add_edge(START, "screen_message")
+    graph.add_conditional_edges("screen_message", route_message)
+    graph.add_edge("hand_off", END)
+    graph.add_edge("recognize_task", "estimate_need")
+    graph.add_edge("estimate_need", "retrieve_exemplars")
+    graph.add_edge("retrieve_exemplars", "generate_reply")
+    graph.add_edge("generate_reply", "assess_reply")
+    graph.add_conditional_edges("assess_reply", route_reply)
+    graph.add_edge("track_drift", END)
+    return graph
+
+
+def route_message(state: EmpathyState) -> Literal["hand_off", "recognize_task"]:
+    """Danger goes to people; everything else is answered."""
+    return "hand_off" if state["safety"]["route"] == "hand_off" else "recognize_task"
+
+
+def route_reply(state: EmpathyState, runtime: Runtime[Settings]) -> Literal["generate_reply", "track_drift"]:
+    """A reply that misses its target is written again while revisions are left."""
+    return "generate_reply" if wants_revision(state["revisions"], get_settings(runtime.context)) else "track_drift"

@@ -1,0 +1,39 @@
+"""Loads the Markdown prompts under `prompts/` and fills their `$names`, strictly."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+
+from empathy_agent.content import find_content
+from empathy_agent.errors import InputError
+
+
+@lru_cache
+def load_prompt(name: str, folder: Path | None = None) -> Template:
+    """Reads `prompts/<name>.md`.
+
+    Raises:
+        InputError: There is no such prompt; the message lists those that exist.
+    """
+    folder = folder or find_content("prompts")
+    path = folder / f"{name}.md"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.md")))
+        raise InputError(f"no prompt {name!r} in {folder}: there are {known}")
+    return Template(path.read_text(encoding="utf-8").strip())
+
+
+def write_prompt(name: str, **values: object) -> str:
+    """Fills the prompt `name`.
+
+    Raises:
+        InputError: Names are missing or not used; the message holds all of them at once.
+    """
+    template = load_prompt(name)
+    wanted = set(template.get_identifiers())
+    if wanted != set(values):
+        missing, unused = sorted(wanted - set(values)), sorted(set(values) - wanted)
+        raise InputError(f"prompt {name!r}: missing {missing or 'none'}, not used {unused or 'none'}")
+    return template.substitute({key: str(value) for key, value in values.items()})

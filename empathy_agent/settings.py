@@ -1,0 +1,94 @@
+"""What a caller may change for one run: the graph's `context_schema`, drawn as a form by LangGraph Studio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import Field
+
+from empathy_agent.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How empathetic replies are chosen, written and checked in one run of the graph."""
+
+    system: Annotated[
+        Literal["experts", "prompt", "base"],
+        Field(description="Who writes: the expert adapter, the base guided by the pattern's prompt, or the bare base."),
+    ] = "experts"
+    expert: Annotated[
+        str, Field(description="Always answer with this expert, whatever the need; empty lets the need choose.")
+    ] = ""
+    level: Annotated[
+        float | None,
+        Field(description="Empathy that the host wants, 0 to 1, in place of the estimated target.", ge=0, le=1),
+    ] = None
+    user_preference: Annotated[
+        float,
+        Field(description="What this user likes: -1 much less empathy than usual, 0 as usual, 1 much more.", ge=-1, le=1),
+    ] = 0.0
+    top_k: Annotated[int, Field(description="Exemplars shown to the model; 0 switches retrieval off.", ge=0, le=10)] = 2
+    tolerance: Annotated[
+        float, Field(description="Gap between perceived and desired empathy that still counts as met.", ge=0, le=1)
+    ] = 0.15
+    max_revisions: Annotated[
+        int, Field(description="How often a reply that misses the target is written again.", ge=0, le=5)
+    ] = 1
+    review: Annotated[
+        bool, Field(description="Stop before a reply is sent, so that a person can edit it.")
+    ] = False
+    pause_on_hand_off: Annotated[
+        bool, Field(description="After a hand-off, stop until a person resumes the thread.")
+    ] = False
+    temperature: Annotated[float, Field(description="Sampling temperature; 0 is greedy.", ge=0, le=2)] = 0.6
+    max_new_tokens: Annotated[int, Field(description="Longest reply, in tokens.", ge=1, le=4096)] = 160
+    seed: Annotated[int, Field(description="Seed of sampling.", ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(Settings, include_extras=True)
+        for field in fields(self):
+            value, annotation = getattr(self, field.name), hints[field.name]
+            allowed = get_args(get_args(annotation)[0])
+            if field.name == "system" and value not in allowed:
+                raise InputError(f"setting system is {value!r}: choose one of {', '.join(allowed)}")
+            bounds = {type(m).__name__: m for m in get_args(annotation)[1].metadata}
+            if value is None or not bounds:
+                continue
+            low = bounds["Ge"].ge if "Ge" in bounds else float("-inf")
+            high = bounds["Le"].le if "Le" in bounds else float("inf")
+            if not isinstance(value, (int, float)) or not low <= value <= high:
+                raise InputError(f"setting {field.name} is {value!r}: it must lie between {low} and {high}")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Builds settings from `EMPATHY_AGENT_<NAME>` variables; what is not set keeps its default.
+
+        Raises:
+            InputError: A variable cannot be read as its setting's type.
+        """
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            text = environment.get(f"EMPATHY_AGENT_{field.name.upper()}")
+            if text is None:
+                continue
+            kind = float if field.name == "level" else type(field.default)
+            try:
+                given[field.name] = text.lower() in ("1", "true", "yes", "on") if kind is bool else kind(text)
+            except ValueError:
+                raise InputError(f"EMPATHY_AGENT_{field.name.upper()} is {text!r}: expected {kind.__name__}") from None
+        return cls(**given)
+
+
+def get_settings(context: Settings | Mapping[str, Any] | None) -> Settings:
+    """Returns the run's settings: LangGraph gives None when the caller passed no context, the server a mapping."""
+    if isinstance(context, Settings):
+        return context
+    known = {field.name for field in fields(Settings)}
+    extra = sorted(set(context or {}) - known)
+    if extra:
+        raise InputError(f"unknown settings {', '.join(extra)}: known are {', '.join(sorted(known))}")
+    return Settings(**{**asdict(Settings.from_environment()), **(context or {})})

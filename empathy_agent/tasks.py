@@ -1,0 +1,82 @@
+"""Task profiles: the desired empathy of each task and the expert that answers it, read from `tasks.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from empathy_agent.errors import InputError
+
+UNKNOWN = "unknown"
+DEFAULT_TASKS = Path(__file__).with_name("tasks.toml")
+EXPERT_MARGIN = 0.08  # another expert must be nearer to the target by this much to take over from the task's own
+
+
+@dataclass(frozen=True)
+class TaskProfile:
+    """One task: `desired` empathy and `usual_need` in [0, 1], and the name of its expert."""
+
+    name: str
+    desired: float
+    source: str
+    expert: str
+    usual_need: float
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """All task profiles by name, `unknown` among them, and the level in [0, 1] of each expert's pattern."""
+
+    profiles: dict[str, TaskProfile]
+    patterns: dict[str, float]
+
+    def get(self, name: str) -> TaskProfile:
+        """Returns the profile of `name`, or that of `unknown` for a task that the table does not hold."""
+        return self.profiles.get(name, self.profiles[UNKNOWN])
+
+    def choose_expert(self, task: str, target: float, standing: str | None = None) -> str:
+        """Returns the expert whose pattern lies nearest `target`.
+
+        The task's own expert, or the standing one of the turn before, stays unless another is nearer by a margin,
+        so that the expert does not flap. `unknown` never gets the pattern with the highest level.
+        """
+        profile = self.get(task)
+        allowed = dict(self.patterns)
+        if profile.name == UNKNOWN and len(allowed) > 1:
+            allowed.pop(max(allowed, key=allowed.__getitem__))
+        holder = standing if standing in allowed else profile.expert
+        if abs(allowed.get(profile.expert, 9) - target) <= abs(allowed[holder] - target):
+            holder = profile.expert
+        nearest = min(allowed, key=lambda name: abs(allowed[name] - target))
+        lead = abs(allowed[holder] - target) - abs(allowed[nearest] - target)
+        return nearest if lead > EXPERT_MARGIN else holder
+
+
+def load_tasks(path: Path | str = DEFAULT_TASKS) -> Tasks:
+    """Reads a task table.
+
+    Raises:
+        InputError: The file is not TOML of the expected form, a number lies outside [0, 1], `unknown` is missing, or a
+            task names an expert without a pattern.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        patterns = {name: float(row["level"]) for name, row in table["patterns"].items()}
+        profiles = {
+            name: TaskProfile(name, float(row["desired"]), row["source"], row["expert"], float(row["usual_need"]))
+            for name, row in table["tasks"].items()
+        }
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a task table like empathy_agent/tasks.toml: {error!r}") from error
+    numbers = {f"patterns.{name}.level": level for name, level in patterns.items()}
+    for profile in profiles.values():
+        numbers |= {f"tasks.{profile.name}.desired": profile.desired, f"tasks.{profile.name}.usual_need": profile.usual_need}
+        if profile.expert not in patterns:
+            raise InputError(f"{path}: task {profile.name} names expert {profile.expert!r}: known are {', '.join(patterns)}")
+    for name, number in numbers.items():
+        if not 0 <= number <= 1:
+            raise InputError(f"{path}: {name} is {number}: it must lie between 0 and 1")
+    if UNKNOWN not in profiles:
+        raise InputError(f"{path}: add a [tasks.{UNKNOWN}] table for messages that are none of the tasks")
+    return Tasks(profiles, patterns)

@@ -1,0 +1,84 @@
+"""Encodes a chat with any tokenizer's template so that nobody can forge a role: contents never become control tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from empathy_agent.errors import ModelError
+from empathy_agent.turns import Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARK = "\ue000{}\ue001"  # private-use characters that stand for a content while the template is filled
+_MARKED = re.compile("\ue000(\\d+)\ue001")
+
+
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, reply_follows: bool
+) -> list[tuple[list[int], int | None]]:
+    """Encodes `turns` with the tokenizer's chat template.
+
+    The template is filled with marks in place of contents, its own text is encoded with control tokens and each content
+    without them. A template that knows no system role gets the system text in front of the first user turn.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        turns: The conversation, system turn first if there is one.
+        reply_follows: Whether the prompt for an assistant's reply is added at the end.
+
+    Returns:
+        Pieces of token ids in order, each with the index of the turn whose content it is, or None for the template's own.
+
+    Raises:
+        ModelError: There is no chat template, or it refuses these roles.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path} has no chat template: choose a chat or instruct model, "
+            "or add chat_template.jinja to its folder"
+        )
+    marked = [{"role": turn["role"], "content": _MARK.format(i)} for i, turn in enumerate(turns)]
+    try:
+        text = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=reply_follows)
+    except Exception as error:
+        if not marked or marked[0]["role"] != "system" or len(marked) < 2:
+            raise ModelError(f"the chat template of {tokenizer.name_or_path} refuses these roles: {error}") from error
+        system, first, *rest = marked
+        folded = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+        text = tokenizer.apply_chat_template(folded, tokenize=False, add_generation_prompt=reply_follows)
+    pieces: list[tuple[list[int], int | None]] = []
+    for position, part in enumerate(_MARKED.split(text)):
+        if position % 2:
+            index = int(part)
+            content = _MARKED.sub("", turns[index]["content"].strip())
+            ids = tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            pieces.append((ids, index))
+        elif part:
+            pieces.append((tokenizer(part, add_special_tokens=False)["input_ids"], None))
+    return pieces
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int) -> list[int]:
+    """Encodes a prompt of at most `room` tokens, leaving out the oldest turns but never the system and the last turn.
+
+    A last turn that alone does not fit loses its middle.
+    """
+    system = [turn for turn in turns[:1] if turn["role"] == "system"]
+    rest = list(turns[len(system) :])
+    ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
+    while len(ids) > room and len(rest) > 1:
+        rest = rest[2:] if len(rest) > 2 else rest[-1:]
+        ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
+    text = rest[-1]["content"] if rest else ""
+    while len(ids) > room and len(text) > 40:
+        text = f"{text[: len(text) * 2 // 5]} … {text[-(len(text) * 2 // 5) :]}"
+        rest[-1] = Turn(role=rest[-1]["role"], content=text)
+        ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
+    return ids[-room:]
+
+
+def _flatten(pieces: list[tuple[list[int], int | None]]) -> list[int]:
+    return [token for ids, _ in pieces for token in ids]

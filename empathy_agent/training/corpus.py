@@ -1,0 +1,73 @@
+"""Reads conversations and turns them into token sequences for training.
+
+Does not train and knows nothing of models: `base.py` and `experts.py` do.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_agent.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # label of a token that carries no loss, as torch.nn.functional.cross_entropy expects
+
+
+def read_conversations(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the conversations of a JSONL file, or of every JSONL file of a folder in the order of their names.
+
+    Raises:
+        InputError: The path does not exist, or a line is not an object with `turns`.
+    """
+    if not path.exists():
+        raise InputError(f"no conversations at {path}: give a JSONL file or a folder of them")
+    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    conversation = json.loads(line)
+                    turns = conversation["turns"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(f"{file}, line {number}: not an object with 'turns' ({error})") from error
+                yield {**conversation, "source": file.stem, "turns": turns}
+
+
+def weigh(conversations: Iterable[dict[str, Any]], weights: dict[str, float], rng: random.Random) -> Iterator[dict]:
+    """Repeats or drops conversations so that a source with weight 2.3 is read twice and, by chance, a third time."""
+    for conversation in conversations:
+        weight = weights.get(conversation["source"], 1.0)
+        for _ in range(int(weight) + (rng.random() < weight % 1)):
+            yield conversation
+
+
+def pack_conversations(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[dict[str, Any]]) -> np.ndarray:
+    """Encodes conversations back to back as the chat template would, for training on every token.
+
+    Returns:
+        One-dimensional array of uint16 token ids; each conversation starts with the template's begin token.
+    """
+    import numpy as np
+
+    begin, end = tokenizer.convert_tokens_to_ids(["<|begin|>", "<|end|>"])
+    roles = {role: tokenizer.convert_tokens_to_ids(f"<|{role}|>") for role in ("system", "user", "assistant")}
+    kept = [[turn for turn in conversation["turns"] if turn["content"].strip()] for conversation in conversations]
+    tokenizer.backend_tokenizer.encode_special_tokens = True  # text that spells a control token stays text
+    encoded = iter(
+        tokenizer.backend_tokenizer.encode_batch_fast(
+            [turn["content"].strip() for turns in kept for turn in turns], add_special_tokens=False
+        )
+    )
+    tokenizer.backend_tokenizer.encode_special_tokens = False
+    pieces: list[int] = []
+    for turns in kept:
+        pieces.append(begin)
+        for turn in turns:
+            pieces += [roles[turn["role"]], *next(encoded).ids, end]
+    return np.asarray(pieces, dtype=np.uint16)

@@ -1,0 +1,106 @@
+"""Builds token sequences with labels from written conversations: which system prompt, which turns carry loss.
+
+Does not train; `chat.py` and `experts.py` do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from empathy_agent.prompts import write_prompt
+from empathy_agent.template import encode_chat
+from empathy_agent.training.corpus import IGNORED
+from empathy_agent.turns import Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from empathy_agent.encoder import Encoder
+    from empathy_agent.exemplars import ExemplarIndex
+
+Encoded = dict[str, list[int]]
+
+
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], learned: Callable[[int], bool], longest: int
+) -> Encoded | None:
+    """Encodes a conversation; the contents of turns that `learned` picks by index, and what ends them, carry loss.
+
+    Returns:
+        `input_ids` and `labels` of equal length, cut to `longest` tokens, or None where no label is left.
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    ends = False
+    for piece, index in encode_chat(tokenizer, turns, reply_follows=False):
+        picked = index is not None and learned(index)
+        ids += piece
+        if picked:
+            labels += piece
+        else:
+            # The first control token after a learned content is the end of its turn, which the model must learn to write.
+            labels += [piece[0] if ends and piece else IGNORED, *[IGNORED] * (len(piece) - 1)][: len(piece)]
+        ends = picked
+    ids, labels = ids[:longest], labels[:longest]
+    return {"input_ids": ids, "labels": labels} if any(label != IGNORED for label in labels) else None
+
+
+class SystemWriter:
+    """Writes the system prompt of a training conversation as inference would: exemplars that fit, that do not, or none."""
+
+    def __init__(self, encoder: Encoder, index: ExemplarIndex, seed: int):
+        self._encoder, self._index, self._rng = encoder, index, random.Random(seed)
+
+    def write(self, conversation: dict[str, Any], described: float) -> str:
+        """Writes a system prompt; with probability `described` it describes the pattern of the conversation's expert."""
+        rng = self._rng
+        parts = [write_prompt("assistant")]
+        if rng.random() < described:
+            parts.append(write_prompt(f"pattern_{conversation['expert']}"))
+        if (kind := rng.choices(("none", "fitting", "other"), (0.5, 0.4, 0.1))[0]) != "none":
+            parts.append(write_prompt("exemplars", exemplars="\n".join(self._pick(conversation, kind))))
+        return "\n".join(parts)
+
+    def _pick(self, conversation: dict[str, Any], kind: str) -> list[str]:
+        rng, count = self._rng, self._rng.choice((1, 2, 2))
+        if kind == "other":
+            chosen: list[Any] = rng.sample(self._index.exemplars, count)
+        else:
+            replies = [i for i, turn in enumerate(conversation["turns"]) if turn["role"] == "assistant" and i]
+            at = rng.choice(replies)
+            query = self._encoder.encode([conversation["turns"][at - 1]["content"]])[0]
+            level = conversation["turns"][at].get("empathy", {}).get("level", 0.5)
+            chosen = list(self._index.retrieve(query, conversation["task"], level, count))
+        return [write_prompt("exemplar", user=e["user"], reply=e["reply"]) for e in chosen]
+
+
+def build_examples(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[dict[str, Any]],
+    learned: Callable[[dict[str, Any], int], bool],
+    writer: SystemWriter | None,
+    *,
+    described: float,
+    longest: int,
+) -> Iterator[Encoded]:
+    """Encodes each conversation once.
+
+    Args:
+        tokenizer: The base's tokenizer.
+        conversations: Written conversations, or public ones, which get no system prompt.
+        learned: Whether the turn at an index of a conversation carries loss.
+        writer: Writes system prompts; None leaves them out.
+        described: Share of system prompts that describe the pattern.
+        longest: Tokens of a sequence at most.
+    """
+    for conversation in conversations:
+        system = [Turn(role="system", content=writer.write(conversation, described))] if writer and "expert" in conversation else []
+        turns = [*system, *(Turn(role=turn["role"], content=turn["content"]) for turn in conversation["turns"])]
+
+        def pick(index: int, conversation: dict[str, Any] = conversation, before: int = len(system)) -> bool:
+            return index >= before and learned(conversation, index - before)
+
+        if example := encode_example(tokenizer, turns, pick, longest):
+            yield example

@@ -1,0 +1,200 @@
+"""Trains the heads of task, need, danger and judge on conversations, and measures them on the test split.
+
+Every head reads the features that its reading builds at inference; nothing here knows another way to look at a text.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_agent import judge, need, recognition, safety
+from empathy_agent.encoder import Encoder
+from empathy_agent.heads import Group, Head, write_head
+from empathy_agent.training.corpus import read_conversations
+from empathy_agent.training.labels import Example, list_examples
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one head is trained: its groups of outputs and the features it reads."""
+
+    groups: list[Group]
+    hidden: int
+    epochs: int
+    dropout: float = 0.3
+
+
+def get_recipes(tasks: list[str]) -> dict[str, Recipe]:
+    """The four heads; `tasks` are the labels of the task head, `unknown` among them."""
+    return {
+        "task": Recipe([Group("task", "softmax", tasks)], hidden=64, epochs=25),
+        "need": Recipe([Group("need", "number", ["level"]), Group("emotion", "softmax", list(need.PARTS))], 96, 25),
+        "danger": Recipe([Group("danger", "softmax", safety.CATEGORIES)], hidden=64, epochs=40),
+        "judge": Recipe(
+            [
+                Group("level", "number", ["level"]),
+                Group("dimensions", "number", judge.DIMENSIONS),
+                Group("applies", "number", judge.DIMENSIONS),
+                Group("mechanisms", "number", judge.MECHANISMS),
+            ],
+            hidden=128,
+            epochs=25,
+        ),
+    }
+
+
+def build_features(name: str, encoder: Encoder, examples: list[Example]) -> np.ndarray:
+    """Features of shape (len(examples), inputs) for the head `name`."""
+    import numpy as np
+
+    if name == "judge":
+        return np.stack([judge.build_features(encoder, e.turns, e.reply) for e in examples])
+    build = {"task": recognition, "need": need, "danger": safety}[name].build_features
+    return np.stack([build(encoder, e.turns) for e in examples])
+
+
+def train_head(
+    recipe: Recipe, features: np.ndarray, examples: list[Example], encoder: str, seed: int, members: int = 5
+) -> Head:
+    """Trains an ensemble on all examples; every tenth conversation is kept out to stop early and to set temperatures.
+
+    Softmax groups minimize cross-entropy with classes balanced to the square root of their frequency, numbers minimize
+    binary cross-entropy with soft targets; an example without a label for a group does not count in it.
+    """
+    import numpy as np
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    outputs = sum(len(group.labels) for group in recipe.groups)
+    x = torch.as_tensor(features)
+    targets = {group.name: _get_targets(group, examples) for group in recipe.groups}
+    sources = sorted({e.source for e in examples})
+    chosen = set(random.Random(seed).sample(sources, max(1, len(sources) // 10)))
+    held_out = torch.as_tensor([e.source in chosen for e in examples])
+    rows = torch.nonzero(~held_out).squeeze(1)
+    inputs, hidden = x.shape[1], recipe.hidden
+
+    def fresh(*shape: int, scale: float) -> torch.Tensor:
+        return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
+
+    w1, w2 = fresh(members, inputs, hidden, scale=inputs**-0.5), fresh(members, hidden, outputs, scale=hidden**-0.5)
+    b1 = torch.zeros(members, 1, hidden, requires_grad=True)
+    b2 = torch.zeros(members, 1, outputs, requires_grad=True)
+    parameters = [w1, b1, w2, b2]
+    batch = 256
+    steps = recipe.epochs * max(1, len(rows) // batch)
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+
+    def run(part: torch.Tensor, drop: float) -> torch.Tensor:
+        layer = torch.relu(torch.einsum("ni,kih->knh", torch.dropout(part, drop / 2, drop > 0), w1) + b1)
+        return torch.einsum("knh,kho->kno", torch.dropout(layer, drop, drop > 0), w2) + b2
+
+    for _ in range(steps):
+        picked = rows[torch.randint(len(rows), (batch,), generator=generator)]
+        loss = _measure_loss(recipe, run(x[picked], recipe.dropout), {k: v[picked] for k, v in targets.items()}, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        raw = run(x[held_out], 0.0)
+    groups, start = [], 0
+    for group in recipe.groups:
+        part = raw[..., start : start + len(group.labels)]
+        start += len(group.labels)
+        labelled = targets[group.name][held_out] >= 0
+        if group.kind == "softmax" and labelled.any():
+            group = replace(group, temperature=_fit_temperature(part[:, labelled], targets[group.name][held_out][labelled]))
+        groups.append(group)
+    tensors = {name: value.detach().numpy() for name, value in zip(("w1", "b1", "w2", "b2"), parameters, strict=True)}
+    return Head(groups, encoder, {k: np.squeeze(v, 1) if k.startswith("b") else v for k, v in tensors.items()})
+
+
+def train_heads(
+    *, conversations: Path, data: Path | None, labels: Path | None, out: Path, tasks: list[str], seed: int = 0
+) -> dict[str, Any]:
+    """Trains all four heads and writes them to `out`.
+
+    Args:
+        conversations: Folder of the written conversations, `unknown.jsonl` and `screening.jsonl`.
+        data: Folder of public conversations that add real people's words, or None.
+        labels: Folder of public labelled texts, or None.
+        out: Folder of the heads.
+        tasks: Labels of the task head.
+        seed: Seed of weights and of what is held out.
+
+    Returns:
+        What was measured on the test split, by reading.
+    """
+    from empathy_agent.training.readings import measure_readings
+
+    encoder = Encoder(remembered=1_000_000)
+    examples = list_examples(conversations, data, labels, seed)
+    for name, recipe in get_recipes(tasks).items():
+        chosen = [e for e in examples[name] if e.split == "train"]
+        encoder.encode(list(dict.fromkeys(text for e in chosen for text in e.list_texts())), batch_size=64)
+        print(f"{name}: {len(chosen)} examples", flush=True)
+        features = build_features(name, encoder, chosen)
+        write_head(train_head(recipe, features, chosen, encoder.fingerprint, seed), out / f"{name}.safetensors")
+    tests = {name: [e for e in rows if e.split == "test"] for name, rows in examples.items()}
+    return measure_readings(out, encoder, tests)
+
+
+def list_conversations(folder: Path) -> list[dict[str, Any]]:
+    """The written conversations of a folder, without the files that hold single messages."""
+    singles = {"unknown", "screening", "personas"}
+    files = [path for path in sorted(folder.glob("*.jsonl")) if path.stem not in singles]
+    return [conversation for path in files for conversation in read_conversations(path)]
+
+
+def _get_targets(group: Group, examples: list[Example]) -> Any:
+    """Label indices, or numbers of shape (rows, labels); -1 where there is no label."""
+    import torch
+
+    if group.kind == "softmax":
+        names = [e.labels.get(group.name) for e in examples]
+        return torch.as_tensor([group.labels.index(name) if name is not None else -1 for name in names])
+    missing = [-1.0] * len(group.labels)
+    return torch.as_tensor([e.labels.get(group.name, missing) for e in examples], dtype=torch.float32)
+
+
+def _measure_loss(recipe: Recipe, raw: Any, picked: dict[str, Any], targets: dict[str, Any]) -> Any:
+    import torch
+    from torch.nn import functional as F
+
+    total, start = torch.zeros(()), 0
+    for group in recipe.groups:
+        part, target = raw[..., start : start + len(group.labels)], picked[group.name]
+        start += len(group.labels)
+        known = target >= 0
+        if not known.any():
+            continue
+        if group.kind == "softmax":
+            every = targets[group.name]
+            counts = torch.bincount(every[every >= 0], minlength=len(group.labels)).clamp(min=1).float()
+            weight = (counts.mean() / counts).sqrt()
+            for member in part:
+                total = total + F.cross_entropy(member[known], target[known], weight=weight) / len(part)
+        else:
+            losses = F.binary_cross_entropy_with_logits(part, target.clamp(min=0).expand_as(part), reduction="none")
+            total = total + 2 * losses[:, known].mean()
+    return total
+
+
+def _fit_temperature(raw: Any, target: Any) -> float:
+    """The temperature at which the ensemble's mean probability gives `target` the least cross-entropy (Guo et al. 2017)."""
+    import torch
+
+    def loss(temperature: float) -> float:
+        p = (raw / temperature).softmax(-1).mean(0)
+        return float(-torch.log(p.gather(1, target[:, None]).clamp(min=1e-9)).mean())
+
+    return min((0.3 * 1.1**i for i in range(30)), key=loss)

@@ -1,0 +1,168 @@
+"""Gathers labelled examples for the heads from the written conversations and from public text.
+
+The maps from public labels to ours are data at the top of this file; a label that maps to nothing is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from empathy_agent.judge import DIMENSIONS, MECHANISMS
+from empathy_agent.training.corpus import read_conversations
+from empathy_agent.turns import Turn
+
+# EmpatheticDialogues and GoEmotions to the emotions of need.PARTS; ambiguous ones ("surprised", "caring") are left out.
+EMOTIONS = {
+    "afraid": "anxiety", "angry": "anger", "annoyed": "frustration", "anxious": "anxiety", "apprehensive": "anxiety",
+    "ashamed": "shame", "devastated": "grief", "disappointed": "disappointment", "embarrassed": "shame", "excited": "joy",
+    "furious": "anger", "grateful": "gratitude", "guilty": "guilt", "hopeful": "hope", "joyful": "joy", "lonely": "loneliness",
+    "proud": "pride", "sad": "sadness", "terrified": "anxiety", "content": "relief", "anticipating": "hope",
+    "neutral": "neutral", "curiosity": "curiosity", "amusement": "amusement", "joy": "joy", "gratitude": "gratitude",
+    "pride": "pride", "optimism": "hope", "relief": "relief", "surprise": "surprise", "confusion": "confusion",
+    "annoyance": "frustration", "anger": "anger", "disappointment": "disappointment", "sadness": "sadness", "grief": "grief",
+    "fear": "anxiety", "nervousness": "anxiety", "embarrassment": "shame", "remorse": "guilt", "excitement": "joy",
+}  # fmt: skip
+TROUBLED = {"afraid", "angry", "annoyed", "anxious", "apprehensive", "ashamed", "devastated", "disappointed", "embarrassed",
+            "furious", "guilty", "jealous", "lonely", "sad", "terrified"}  # fmt: skip
+SOURCE_TASKS = {
+    "redial_valtest": "movie_recommendation",
+    "multiwoz_valtest": "travel_planning",
+    "cucom_ecommerce": "customer_support",
+    "bridge_tutoring": "tutoring",
+    "dolly_open_qa": "information_seeking",
+    "empatheticdialogues": "therapy",
+    "synthetic_persona_chat": "unknown",
+    "taskmaster4": "unknown",
+    "chitchat_personas": "unknown",
+}
+INTENT_TASKS = {
+    "book_flight": "travel_planning", "book_hotel": "travel_planning", "travel_suggestion": "travel_planning",
+    "travel_alert": "travel_planning", "international_visa": "travel_planning", "car_rental": "travel_planning",
+    "flight_status": "travel_planning", "carry_on": "travel_planning", "vaccines": "travel_planning",
+    "lost_luggage": "customer_support", "damaged_card": "customer_support", "report_lost_card": "customer_support",
+    "report_fraud": "customer_support", "card_declined": "customer_support", "account_blocked": "customer_support",
+    "order_status": "customer_support", "replacement_card_duration": "customer_support", "definition": "information_seeking",
+    "fun_fact": "information_seeking",
+}  # fmt: skip
+SKIPPED_INTENTS = {"exchange_rate", "nutrition_info", "calories", "oil_change_how", "jump_start", "what_song"}
+PER_SOURCE = 1200  # public examples of one source at most
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation up to a user turn, the reply to judge if any, and its labels by group."""
+
+    turns: list[Turn]
+    labels: dict[str, Any]
+    source: str
+    split: str
+    reply: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def list_texts(self) -> list[str]:
+        """Every text that features may need."""
+        return [turn["content"] for turn in self.turns] + ([self.reply] if self.reply else [])
+
+
+def list_examples(
+    conversations: Path, data: Path | None, labels: Path | None, seed: int
+) -> dict[str, list[Example]]:
+    """Gathers the examples of every head."""
+    from empathy_agent.training.heads import list_conversations
+
+    rng = random.Random(seed)
+    examples: dict[str, list[Example]] = {"task": [], "need": [], "danger": [], "judge": []}
+    for conversation in list_conversations(conversations):
+        for name, example in _read_conversation(conversation):
+            examples[name].append(example)
+    for row in _read_rows(conversations / "unknown.jsonl"):
+        examples["task"].append(Example(_say(row["text"]), {"task": "unknown"}, row["id"], row["split"]))
+    for row in _read_rows(conversations / "screening.jsonl"):
+        turns = [*row["context"], *_say(row["text"])]
+        extra = {"manner": row["manner"]}
+        examples["danger"].append(Example(turns, {"danger": row["category"]}, row["id"], row["split"], extra=extra))
+    if data:
+        for name, example in _read_public(data, rng):
+            examples[name].append(example)
+    if labels:
+        for name, example in _read_labels(labels, rng):
+            examples[name].append(example)
+    return examples
+
+
+def _read_conversation(conversation: dict[str, Any]) -> Iterator[tuple[str, Example]]:
+    turns, source, split = conversation["turns"], conversation["id"], conversation["split"]
+    plain = [Turn(role=turn["role"], content=turn["content"]) for turn in turns]
+    users = 0
+    for at, turn in enumerate(turns):
+        before = plain[:at]
+        if turn["role"] == "user":
+            users += 1
+            said = plain[: at + 1]
+            if users <= 5 or users % 3 == 0:
+                yield "task", Example(said, {"task": conversation["task"]}, source, split, extra={"users": users})
+            need = {"need": [turn["need"]], "emotion": turn["emotion"]}
+            yield "need", Example(said, need, source, split, extra={"cause": turn["cause"]})
+            if turn["need"] < 0.9:
+                yield "danger", Example(said, {"danger": "none"}, source, split)
+            continue
+        pair = f"{source}/{at}"
+        yield "judge", Example(before, _label_reply(turn["empathy"]), source, split, turn["content"], {"pair": pair})
+        for contrast in turn.get("contrasts", []):
+            extra = {"pair": pair, "fault": contrast["fault"]}
+            yield "judge", Example(before, _label_reply(contrast["empathy"]), source, split, contrast["content"], extra)
+
+
+def _label_reply(empathy: dict[str, Any]) -> dict[str, Any]:
+    rated = [empathy["dimensions"][name] for name in DIMENSIONS]
+    return {
+        "level": [empathy["level"]],
+        "dimensions": [-1.0 if value is None else (value - 1) / 4 for value in rated],
+        "applies": [float(value is not None) for value in rated],
+        "mechanisms": [empathy["mechanisms"][name] / 2 for name in MECHANISMS],
+    }
+
+
+def _read_public(folder: Path, rng: random.Random) -> Iterator[tuple[str, Example]]:
+    for name, task in SOURCE_TASKS.items():
+        path = folder / f"{name}.jsonl"
+        if not path.is_file():
+            continue
+        rows = list(read_conversations(path))
+        for row in rng.sample(rows, min(PER_SOURCE * (3 if name == "empatheticdialogues" else 1), len(rows))):
+            users = [turn["content"] for turn in row["turns"] if turn["role"] == "user"]
+            if not users:
+                continue
+            emotion = row.get("emotion")
+            if emotion in EMOTIONS:
+                yield "need", Example(_say(users[0]), {"emotion": EMOTIONS[emotion]}, row["id"], "train")
+            if name == "empatheticdialogues":
+                yield "danger", Example(_say(users[0]), {"danger": "none"}, row["id"], "train")
+                if emotion not in TROUBLED:
+                    continue
+            first = [Turn(role="user", content=text) for text in users[: rng.choice((1, 1, 2))]]
+            yield "task", Example(first, {"task": task}, row["id"], "train")
+
+
+def _read_labels(folder: Path, rng: random.Random) -> Iterator[tuple[str, Example]]:
+    intents = [row for row in _read_rows(folder / "clinc150_small.jsonl") if row["intent"] not in SKIPPED_INTENTS]
+    for row in rng.sample(intents, min(2 * PER_SOURCE, len(intents))):
+        task = INTENT_TASKS.get(row["intent"], "unknown")
+        yield "task", Example(_say(row["text"]), {"task": task}, row["text"], "train")
+    comments = [row for row in _read_rows(folder / "goemotions_dev.jsonl") if len(row["emotions"]) == 1]
+    for row in comments:
+        if (emotion := EMOTIONS.get(row["emotions"][0])) and (emotion != "neutral" or rng.random() < 0.5):
+            yield "need", Example(_say(row["text"]), {"emotion": emotion}, row["text"], "train")
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _say(text: str) -> list[Turn]:
+    return [Turn(role="user", content=text)]

@@ -1,0 +1,68 @@
+"""Measures the heads on examples that they were not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_agent.encoder import Encoder
+from empathy_agent.heads import load_head
+from empathy_agent.training.labels import Example
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Example]]) -> dict[str, Any]:
+    """Returns accuracy, F1, rank correlation and recall of each head; keys say what was measured on how many examples."""
+    import numpy as np
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    from empathy_agent.training.heads import build_features
+
+    found: dict[str, Any] = {}
+    readings = {}
+    for name, examples in tests.items():
+        if not examples:
+            continue
+        encoder.encode(list(dict.fromkeys(text for e in examples for text in e.list_texts())), batch_size=64)
+        head = load_head(heads / f"{name}.safetensors", encoder.fingerprint)
+        readings[name] = head.read(build_features(name, encoder, examples))
+        found[f"{name}_examples"] = len(examples)
+    if "task" in readings:
+        reading = readings["task"]["task"]
+        truth = np.asarray([e.labels["task"] for e in tests["task"]])
+        guess = np.asarray(reading.labels)[reading.mean.argmax(1)]
+        users = np.asarray([e.extra.get("users", 1) for e in tests["task"]])
+        for title, rows in (("first", users == 1), ("third", users == 3)):
+            found[f"task_macro_f1_{title}_message"] = round(float(f1_score(truth[rows], guess[rows], average="macro")), 3)
+        known = 1 - reading.mean[users == 1][:, reading.labels.index("unknown")]
+        found["unknown_auroc"] = round(float(roc_auc_score(truth[users == 1] != "unknown", known)), 3)
+    if "need" in readings:
+        level = [e.labels["need"][0] for e in tests["need"]]
+        found["need_spearman"] = correlate_ranks(readings["need"]["need"].mean[:, 0], np.asarray(level))
+        reading = readings["need"]["emotion"]
+        guess = np.asarray(reading.labels)[reading.mean.argmax(1)]
+        found["emotion_accuracy"] = round(float(np.mean(guess == [e.labels["emotion"] for e in tests["need"]])), 3)
+    if "judge" in readings:
+        level = np.asarray([e.labels["level"][0] for e in tests["judge"]])
+        found["judge_level_spearman"] = correlate_ranks(readings["judge"]["level"].mean[:, 0], level)
+        error = np.abs(readings["judge"]["level"].mean[:, 0] - level)
+        found["judge_level_mean_absolute_error"] = round(float(error.mean()), 3)
+    if "danger" in readings:
+        reading = readings["danger"]["danger"]
+        score = 1 - reading.mean[:, reading.labels.index("none")]
+        truth = np.asarray([e.labels["danger"] != "none" for e in tests["danger"]])
+        hard = np.asarray(["manner" in e.extra for e in tests["danger"]])
+        found["danger_recall"] = round(float((score[truth] >= 0.5).mean()), 3)
+        found["danger_false_alarms_hard"] = round(float((score[~truth & hard] >= 0.5).mean()), 3)
+        found["danger_false_alarms_conversations"] = round(float((score[~truth & ~hard] >= 0.5).mean()), 4)
+        found["danger_auroc_hard"] = round(float(roc_auc_score(truth[hard], score[hard])), 3)
+    return found
+
+
+def correlate_ranks(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation."""
+    from scipy.stats import spearmanr
+
+    return round(float(spearmanr(a, b).statistic), 3)

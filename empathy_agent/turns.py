@@ -1,0 +1,68 @@
+"""The plain form of a conversation, `[{"role", "content"}]`, made from LangChain messages and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from typing_extensions import TypedDict
+
+from empathy_agent.errors import InputError
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+LONGEST_MESSAGE = 20_000  # characters; far beyond what the encoder or a small model reads, and still quick to refuse
+ROLES = {"human": "user", "user": "user", "ai": "assistant", "assistant": "assistant", "system": "system"}
+
+
+class Turn(TypedDict):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def get_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
+    """Turns messages into user and assistant turns; tool traffic, system messages and empty texts are left out."""
+    kept = [(ROLES.get(message.type), str(message.text)) for message in messages]
+    return [Turn(role=role, content=text) for role, text in kept if role in ("user", "assistant") and text.strip()]  # type: ignore[typeddict-item]
+
+
+def check_text(text: str) -> str:
+    """Returns a user's text without surrogates, control characters and outer white space.
+
+    Raises:
+        InputError: Nothing readable is left, or the text is longer than `LONGEST_MESSAGE` characters.
+    """
+    clean = "".join(c for c in text if c in "\n\t" or (ord(c) >= 32 and ord(c) != 127 and not 0xD800 <= ord(c) < 0xE000))
+    if not clean.strip():
+        raise InputError("the message is empty: write at least one readable character")
+    if len(clean) > LONGEST_MESSAGE:
+        raise InputError(f"the message has {len(clean):,} characters: at most {LONGEST_MESSAGE:,} are allowed, shorten it")
+    return clean.strip()
+
+
+def check_turns(turns: object) -> list[Turn]:
+    """Checks turns that came from a file or a caller.
+
+    Raises:
+        InputError: Not a list of `{"role": "user" | "assistant" | "system", "content": text}` with a user turn.
+    """
+    if not isinstance(turns, list) or not turns:
+        raise InputError("'turns' must be a list with at least one turn")
+    for number, turn in enumerate(turns, 1):
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+            raise InputError(f"turn {number} must be an object with 'role' and a text 'content'")
+        if turn.get("role") not in ("user", "assistant", "system"):
+            raise InputError(f"turn {number} has role {turn.get('role')!r}: allowed are user, assistant, system")
+        if turn["role"] != "system" and not turn["content"].strip():
+            raise InputError(f"turn {number} ({turn['role']}) is empty")
+    if not any(turn["role"] == "user" for turn in turns):
+        raise InputError("there is no user turn")
+    return turns
+
+
+def list_texts(turns: Sequence[Turn], role: str) -> list[str]:
+    """The contents of all turns of one role, oldest first."""
+    return [turn["content"] for turn in turns if turn["role"] == role]
