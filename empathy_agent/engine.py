@@ -68,8 +68,15 @@ class EmpathyEngine:
         """The heads `task`, `need`, `judge` and `danger`."""
         from empathy_agent.heads import load_head
 
-        names = ("task", "need", "judge", "danger")
-        return {name: load_head(self._heads / f"{name}.safetensors", self.encoder.fingerprint) for name in names}
+        fingerprints = dict.fromkeys(("task", "need", "judge"), self.encoder.fingerprint)
+        fingerprints["danger"] = self.danger_encoder.fingerprint
+        return {name: load_head(self._heads / f"{name}.safetensors", found) for name, found in fingerprints.items()}
+
+    @cached_property
+    def danger_encoder(self) -> Encoder:
+        """The encoder through the crisis screen's adapter."""
+        with _loading:
+            return get_encoder(self._encoder, self._heads / "danger")
 
     @cached_property
     def exemplars(self) -> ExemplarIndex:
@@ -137,11 +144,11 @@ class EmpathyEngine:
 
 
 @lru_cache(maxsize=4)
-def get_encoder(model: str | None) -> Encoder:
-    """Returns the process's encoder for a folder or hub id."""
+def get_encoder(model: str | None, adapter: Path | None = None) -> Encoder:
+    """Returns the process's encoder for a folder or hub id, with an adapter merged into it if one is named."""
     from empathy_agent.encoder import Encoder
 
-    return Encoder(model)
+    return Encoder(model, adapter)
 
 
 def get_worker(model: str | None, adapters: str | None) -> Worker:

@@ -1,4 +1,4 @@
-"""Small trained heads on the encoder's embeddings: an ensemble of two-layer networks with named groups of outputs.
+"""Small trained heads on the encoder's embeddings: ensembles of networks with named groups of outputs.
 
 Does not train (see `training/heads.py`) and does not know what its inputs mean (see the file of each reading).
 """
@@ -37,7 +37,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Head:
-    """An ensemble of K networks: `w1` (K, inputs, hidden), `b1` (K, hidden), `w2` (K, hidden, outputs), `b2` (K, outputs)."""
+    """An ensemble of K networks: `w1` (K, inputs, hidden), `b1` (K, hidden), `w2` (K, hidden, outputs), `b2` (K, outputs).
+
+    A head without `w1` is linear: its `w2` is (K, inputs, outputs).
+    """
 
     groups: list[Group]
     encoder: str
@@ -47,8 +50,11 @@ class Head:
         """Applies the head to features of shape (rows, inputs) and returns a reading of each group."""
         import numpy as np
 
-        hidden = np.einsum("ni,kih->knh", features, self.tensors["w1"], optimize=True) + self.tensors["b1"][:, None]
-        hidden = np.maximum(hidden, 0)
+        if "w1" in self.tensors:
+            hidden = np.einsum("ni,kih->knh", features, self.tensors["w1"], optimize=True) + self.tensors["b1"][:, None]
+            hidden = np.maximum(hidden, 0)
+        else:
+            hidden = np.broadcast_to(features, (len(self.tensors["w2"]), *features.shape))
         raw = np.einsum("knh,kho->kno", hidden, self.tensors["w2"], optimize=True) + self.tensors["b2"][:, None]
         readings, start = {}, 0
         for group in self.groups:

@@ -31,9 +31,14 @@ class Nodes:
         """Checks the input and screens the last user message in its context for danger."""
         if not state["messages"] or not isinstance(state["messages"][-1], HumanMessage):
             raise InputError("the last message must be the user's: a HumanMessage, or {'role': 'user', 'content': …}")
-        check_text(str(state["messages"][-1].text))
-        found = safety.screen_turns(self.engine.heads["danger"], self.engine.encoder, _history(state))
-        return {"safety": found}
+        last = state["messages"][-1]
+        text = str(last.text)
+        clean = check_text(text)
+        history = [*_history({"messages": state["messages"][:-1]}), Turn(role="user", content=clean)]
+        update: dict[str, Any] = {"safety": safety.screen_turns(self.engine.heads["danger"], self.engine.danger_encoder, history)}
+        if clean != text.strip():
+            update["messages"] = [last.model_copy(update={"content": clean})]
+        return update
 
     def hand_off(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Answers danger with fixed words and human contacts; no model writes here."""

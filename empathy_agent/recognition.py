@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 FADING = 0.7  # weight of a user turn relative to the one after it
 REMEMBERED_TURNS = 12  # older user turns weigh less than 2 %
-MARGIN = 0.15  # by how much another task must lead before it replaces the standing one
+MARGIN = 0.25  # by how much another task must lead before it replaces the standing one
+SHORT = 4  # words below which a message says so little ("thanks", "shorter please") that a lead of SHORT_MARGIN is asked
+SHORT_MARGIN = 0.8
 THRESHOLD = 0.35  # below this the task is unknown
 
 
@@ -36,7 +38,7 @@ def recognize_task(head: Head, encoder: Encoder, turns: Sequence[Turn], standing
         head: The task head, a softmax over the tasks and `unknown`.
         encoder: The encoder that the head was trained on.
         turns: The conversation so far; the last user turn is the one to place.
-        standing: The task of the turn before. It stays unless another leads by `MARGIN`.
+        standing: The task of the turn before. It stays unless another leads by a margin, which is wider for a short message.
     """
     reading = head.read(build_features(encoder, turns)[None])["task"]
     scores = {label: round(float(p), 4) for label, p in zip(reading.labels, reading.mean[0], strict=True)}
@@ -44,7 +46,8 @@ def recognize_task(head: Head, encoder: Encoder, turns: Sequence[Turn], standing
     label = first
     if scores[first] < THRESHOLD:
         label = UNKNOWN
-    if standing in scores and standing != UNKNOWN and scores[label] - scores[standing] < MARGIN:
+    margin = SHORT_MARGIN if len(list_texts(turns, "user")[-1].split()) < SHORT else MARGIN
+    if standing in scores and standing != UNKNOWN and scores[label] - scores[standing] < margin:
         label = standing
     runner_up = second if label == first else first
     return Task(label=label, confidence=scores[label], scores=scores, runner_up=runner_up)

@@ -1,6 +1,7 @@
 """The crisis screen: notices danger in the last user message and its context, before any model writes.
 
-It is a safety net with published misses, not a clinical instrument.
+It is a safety net with published misses, not a clinical instrument. It reads the shared encoder through a LoRA adapter of its
+own, because calm danger and harmless despair lie close together in the plain embeddings.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from empathy_agent.encoder import Encoder
 from empathy_agent.heads import Head
-from empathy_agent.need import build_features
 from empathy_agent.state import Safety
-from empathy_agent.turns import Turn
+from empathy_agent.turns import Turn, list_texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 CATEGORIES = ["none", "self_harm", "harm_to_others", "abuse", "medical_emergency"]
 THRESHOLD = 0.5  # of the calibrated probability of any danger
 
-__all__ = ["CATEGORIES", "THRESHOLD", "build_features", "read_safety", "screen_turns"]
+
+def write_context(turns: Sequence[Turn]) -> str:
+    """The text that is screened: the last user turn, behind what it answers, so that "yes, for Friday" has its question."""
+    last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
+    return "\n".join([*list_texts(turns[:last], "assistant")[-1:], turns[last]["content"]])
+
+
+def build_features(encoder: Encoder, turns: Sequence[Turn]) -> np.ndarray:
+    """Features of shape (dimension,): the screened text in the adapted encoder."""
+    return encoder.encode([write_context(turns)])[0]
 
 
 def screen_turns(head: Head, encoder: Encoder, turns: Sequence[Turn]) -> Safety:
@@ -29,7 +38,7 @@ def screen_turns(head: Head, encoder: Encoder, turns: Sequence[Turn]) -> Safety:
 
 
 def read_safety(head: Head, features: np.ndarray) -> list[Safety]:
-    """Reads the screen of many messages at once; `features` has shape (rows, inputs)."""
+    """Reads the screen of many messages at once; `features` has shape (rows, dimension)."""
     reading = head.read(features)["danger"]
     found = []
     for row in reading.mean:

@@ -54,8 +54,7 @@ def encode_chat(
         if position % 2:
             index = int(part)
             content = _MARKED.sub("", turns[index]["content"].strip())
-            ids = tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            pieces.append((ids, index))
+            pieces.append((_encode_content(tokenizer, content), index))
         elif part:
             pieces.append((tokenizer(part, add_special_tokens=False)["input_ids"], None))
     return pieces
@@ -78,6 +77,18 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], roo
         rest[-1] = Turn(role=rest[-1]["role"], content=text)
         ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
     return ids[-room:]
+
+
+def _encode_content(tokenizer: PreTrainedTokenizerBase, content: str) -> list[int]:
+    """Encodes text so that no added token comes of it, whether the tokenizer calls that token special or not."""
+    ids: list[int] = tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    added = tokenizer.get_added_vocab()
+    if not set(ids) & set(added.values()):
+        return ids
+    spelled = "|".join(re.escape(token) for token in sorted(added, key=len, reverse=True) if len(token) > 1)
+    broken = re.sub(spelled, lambda match: f"{match[0][0]}\ue002{match[0][1:]}", content) if spelled else content
+    parts = [tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"] for part in broken.split("\ue002")]
+    return [token for part in parts for token in part]
 
 
 def _flatten(pieces: list[tuple[list[int], int | None]]) -> list[int]:

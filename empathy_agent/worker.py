@@ -87,9 +87,9 @@ class Worker:
         self._ends = {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
         import torch
 
-        self._banned = torch.as_tensor(
-            sorted(set(tokenizer.all_special_ids) - self._ends), dtype=torch.long, device=self._batch._device
-        )
+        special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+        banned = sorted((special | set(tokenizer.all_special_ids)) - self._ends)
+        self._banned = torch.as_tensor(banned, dtype=torch.long, device=local.model.device)
         self._thread = threading.Thread(target=self._work, name=f"empathy-agent {local.name}", daemon=True)
         self._thread.start()
         atexit.register(_close, weakref.ref(self))

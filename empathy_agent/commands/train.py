@@ -38,7 +38,13 @@ def run(options: argparse.Namespace) -> int:
         from empathy_agent.training.heads import train_heads
 
         found = train_heads(
-            conversations=conversations, data=data, labels=labels, out=out, tasks=list(load_tasks().profiles), seed=options.seed
+            conversations=conversations,
+            data=data,
+            labels=labels,
+            out=out,
+            tasks=list(load_tasks().profiles),
+            settings=settings["adapter"],
+            seed=options.seed,
         )
     else:
         from empathy_agent.tasks import load_tasks

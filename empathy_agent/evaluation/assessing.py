@@ -70,14 +70,16 @@ def _assess_together(engine: EmpathyEngine, conversations: list[dict[str, Any]])
             if turn["role"] == "user":
                 task = recognition.recognize_task(engine.heads["task"], engine.encoder, said, standing)
                 standing, result["task"] = task["label"], task
-                users.append((target, safety.build_features(engine.encoder, said)))
+                users.append((target, said))
                 read = need.read_need(engine.heads["need"], engine.encoder, said)
                 target |= {"need": read, "emotion": read["emotion"]}
             elif turn["role"] == "assistant":
                 features = judge.build_features(engine.encoder, turns[:at], turn["content"])
                 replies.append((target, features, turn["content"]))
     if users:
-        screened = safety.read_safety(engine.heads["danger"], np.stack([features for _, features in users]))
+        screened = safety.read_safety(
+            engine.heads["danger"], engine.danger_encoder.encode([safety.write_context(said) for _, said in users])
+        )
         for (target, _), found in zip(users, screened, strict=True):
             target["safety"] = found
     if replies:

@@ -46,6 +46,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
         pad_token="<|pad|>",
         bos_token="<|begin|>",
         eos_token="<|end|>",
+        extra_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )

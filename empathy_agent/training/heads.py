@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 from empathy_agent import judge, need, recognition, safety
 from empathy_agent.encoder import Encoder
 from empathy_agent.heads import Group, Head, write_head
+from empathy_agent.training.adapters import train_adapter
 from empathy_agent.training.corpus import read_conversations
 from empathy_agent.training.labels import Example, list_examples
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+BATCH = 256
+PRIMARY_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,10 @@ class Recipe:
 
 
 def get_recipes(tasks: list[str]) -> dict[str, Recipe]:
-    """The four heads; `tasks` are the labels of the task head, `unknown` among them."""
+    """The heads on the plain encoder; `tasks` are the labels of the task head, `unknown` among them."""
     return {
-        "task": Recipe([Group("task", "softmax", tasks)], hidden=64, epochs=25),
+        "task": Recipe([Group("task", "softmax", tasks)], 64, epochs=60),
         "need": Recipe([Group("need", "number", ["level"]), Group("emotion", "softmax", list(need.PARTS))], 96, 25),
-        "danger": Recipe([Group("danger", "softmax", safety.CATEGORIES)], hidden=64, epochs=40),
         "judge": Recipe(
             [
                 Group("level", "number", ["level"]),
@@ -55,7 +59,9 @@ def build_features(name: str, encoder: Encoder, examples: list[Example]) -> np.n
 
     if name == "judge":
         return np.stack([judge.build_features(encoder, e.turns, e.reply) for e in examples])
-    build = {"task": recognition, "need": need, "danger": safety}[name].build_features
+    if name == "danger":
+        return encoder.encode([safety.write_context(e.turns) for e in examples])
+    build = {"task": recognition, "need": need}[name].build_features
     return np.stack([build(encoder, e.turns) for e in examples])
 
 
@@ -78,7 +84,8 @@ def train_head(
     sources = sorted({e.source for e in examples})
     chosen = set(random.Random(seed).sample(sources, max(1, len(sources) // 10)))
     held_out = torch.as_tensor([e.source in chosen for e in examples])
-    rows = torch.nonzero(~held_out).squeeze(1)
+    primary = torch.as_tensor([e.primary for e in examples])
+    pools = [torch.nonzero(~held_out & kind).squeeze(1) for kind in (primary, ~primary)]
     inputs, hidden = x.shape[1], recipe.hidden
 
     def fresh(*shape: int, scale: float) -> torch.Tensor:
@@ -88,8 +95,8 @@ def train_head(
     b1 = torch.zeros(members, 1, hidden, requires_grad=True)
     b2 = torch.zeros(members, 1, outputs, requires_grad=True)
     parameters = [w1, b1, w2, b2]
-    batch = 256
-    steps = recipe.epochs * max(1, len(rows) // batch)
+    sizes = [round(BATCH * PRIMARY_SHARE), BATCH - round(BATCH * PRIMARY_SHARE)] if len(pools[1]) else [BATCH, 0]
+    steps = recipe.epochs * max(1, len(pools[0]) // sizes[0])
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
 
@@ -98,7 +105,9 @@ def train_head(
         return torch.einsum("knh,kho->kno", torch.dropout(layer, drop, drop > 0), w2) + b2
 
     for _ in range(steps):
-        picked = rows[torch.randint(len(rows), (batch,), generator=generator)]
+        picked = torch.cat(
+            [pool[torch.randint(len(pool), (n,), generator=generator)] for pool, n in zip(pools, sizes, strict=True) if n]
+        )
         loss = _measure_loss(recipe, run(x[picked], recipe.dropout), {k: v[picked] for k, v in targets.items()}, targets)
         optimizer.zero_grad()
         loss.backward()
@@ -110,18 +119,25 @@ def train_head(
     for group in recipe.groups:
         part = raw[..., start : start + len(group.labels)]
         start += len(group.labels)
-        labelled = targets[group.name][held_out] >= 0
+        labelled = (targets[group.name][held_out] >= 0) & primary[held_out] if group.kind == "softmax" else torch.zeros(0)
         if group.kind == "softmax" and labelled.any():
-            group = replace(group, temperature=_fit_temperature(part[:, labelled], targets[group.name][held_out][labelled]))
+            group = replace(group, temperature=fit_temperature(part[:, labelled], targets[group.name][held_out][labelled]))
         groups.append(group)
     tensors = {name: value.detach().numpy() for name, value in zip(("w1", "b1", "w2", "b2"), parameters, strict=True)}
     return Head(groups, encoder, {k: np.squeeze(v, 1) if k.startswith("b") else v for k, v in tensors.items()})
 
 
 def train_heads(
-    *, conversations: Path, data: Path | None, labels: Path | None, out: Path, tasks: list[str], seed: int = 0
+    *,
+    conversations: Path,
+    data: Path | None,
+    labels: Path | None,
+    out: Path,
+    tasks: list[str],
+    settings: dict[str, Any],
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Trains all four heads and writes them to `out`.
+    """Trains the heads of task, need and judge and the adapter with head of the crisis screen, and writes them to `out`.
 
     Args:
         conversations: Folder of the written conversations, `unknown.jsonl` and `screening.jsonl`.
@@ -129,6 +145,7 @@ def train_heads(
         labels: Folder of public labelled texts, or None.
         out: Folder of the heads.
         tasks: Labels of the task head.
+        settings: The `[adapter]` table of `settings.toml`.
         seed: Seed of weights and of what is held out.
 
     Returns:
@@ -144,6 +161,15 @@ def train_heads(
         print(f"{name}: {len(chosen)} examples", flush=True)
         features = build_features(name, encoder, chosen)
         write_head(train_head(recipe, features, chosen, encoder.fingerprint, seed), out / f"{name}.safetensors")
+    screened = [e for e in examples["danger"] if e.split == "train"]
+    train_adapter(
+        group=Group("danger", "softmax", safety.CATEGORIES),
+        texts=[safety.write_context(e.turns) for e in screened],
+        examples=screened,
+        out=out,
+        settings=settings,
+        seed=seed,
+    )
     tests = {name: [e for e in rows if e.split == "test"] for name, rows in examples.items()}
     return measure_readings(out, encoder, tests)
 
@@ -189,7 +215,7 @@ def _measure_loss(recipe: Recipe, raw: Any, picked: dict[str, Any], targets: dic
     return total
 
 
-def _fit_temperature(raw: Any, target: Any) -> float:
+def fit_temperature(raw: Any, target: Any) -> float:
     """The temperature at which the ensemble's mean probability gives `target` the least cross-entropy (Guo et al. 2017)."""
     import torch
 

@@ -55,7 +55,11 @@ PER_SOURCE = 1200  # public examples of one source at most
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation up to a user turn, the reply to judge if any, and its labels by group."""
+    """A conversation up to a user turn, the reply to judge if any, and its labels by group.
+
+    `primary` examples were written and labelled for their head; the others (public text, ordinary turns as examples of no
+    danger) only fill a fixed share of every batch, so that their number does not drown the primary ones.
+    """
 
     turns: list[Turn]
     labels: dict[str, Any]
@@ -63,6 +67,7 @@ class Example:
     split: str
     reply: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    primary: bool = True
 
     def list_texts(self) -> list[str]:
         """Every text that features may need."""
@@ -109,7 +114,7 @@ def _read_conversation(conversation: dict[str, Any]) -> Iterator[tuple[str, Exam
             need = {"need": [turn["need"]], "emotion": turn["emotion"]}
             yield "need", Example(said, need, source, split, extra={"cause": turn["cause"]})
             if turn["need"] < 0.9:
-                yield "danger", Example(said, {"danger": "none"}, source, split)
+                yield "danger", Example(said, {"danger": "none"}, source, split, primary=False)
             continue
         pair = f"{source}/{at}"
         yield "judge", Example(before, _label_reply(turn["empathy"]), source, split, turn["content"], {"pair": pair})
@@ -140,24 +145,24 @@ def _read_public(folder: Path, rng: random.Random) -> Iterator[tuple[str, Exampl
                 continue
             emotion = row.get("emotion")
             if emotion in EMOTIONS:
-                yield "need", Example(_say(users[0]), {"emotion": EMOTIONS[emotion]}, row["id"], "train")
+                yield "need", Example(_say(users[0]), {"emotion": EMOTIONS[emotion]}, row["id"], "train", primary=False)
             if name == "empatheticdialogues":
-                yield "danger", Example(_say(users[0]), {"danger": "none"}, row["id"], "train")
+                yield "danger", Example(_say(users[0]), {"danger": "none"}, row["id"], "train", primary=False)
                 if emotion not in TROUBLED:
                     continue
             first = [Turn(role="user", content=text) for text in users[: rng.choice((1, 1, 2))]]
-            yield "task", Example(first, {"task": task}, row["id"], "train")
+            yield "task", Example(first, {"task": task}, row["id"], "train", primary=False)
 
 
 def _read_labels(folder: Path, rng: random.Random) -> Iterator[tuple[str, Example]]:
     intents = [row for row in _read_rows(folder / "clinc150_small.jsonl") if row["intent"] not in SKIPPED_INTENTS]
     for row in rng.sample(intents, min(2 * PER_SOURCE, len(intents))):
         task = INTENT_TASKS.get(row["intent"], "unknown")
-        yield "task", Example(_say(row["text"]), {"task": task}, row["text"], "train")
+        yield "task", Example(_say(row["text"]), {"task": task}, row["text"], "train", primary=False)
     comments = [row for row in _read_rows(folder / "goemotions_dev.jsonl") if len(row["emotions"]) == 1]
     for row in comments:
         if (emotion := EMOTIONS.get(row["emotions"][0])) and (emotion != "neutral" or rng.random() < 0.5):
-            yield "need", Example(_say(row["text"]), {"emotion": emotion}, row["text"], "train")
+            yield "need", Example(_say(row["text"]), {"emotion": emotion}, row["text"], "train", primary=False)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -25,9 +25,9 @@ def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Exampl
     for name, examples in tests.items():
         if not examples:
             continue
-        encoder.encode(list(dict.fromkeys(text for e in examples for text in e.list_texts())), batch_size=64)
-        head = load_head(heads / f"{name}.safetensors", encoder.fingerprint)
-        readings[name] = head.read(build_features(name, encoder, examples))
+        used = Encoder(adapter=heads / "danger", remembered=100_000) if name == "danger" else encoder
+        head = load_head(heads / f"{name}.safetensors", used.fingerprint)
+        readings[name] = head.read(build_features(name, used, examples))
         found[f"{name}_examples"] = len(examples)
     if "task" in readings:
         reading = readings["task"]["task"]
@@ -57,6 +57,9 @@ def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Exampl
         found["danger_recall"] = round(float((score[truth] >= 0.5).mean()), 3)
         found["danger_false_alarms_hard"] = round(float((score[~truth & hard] >= 0.5).mean()), 3)
         found["danger_false_alarms_conversations"] = round(float((score[~truth & ~hard] >= 0.5).mean()), 4)
+        manners = np.asarray([e.extra.get("manner") for e in tests["danger"]])
+        for manner in ("explicit", "oblique", "calm"):
+            found[f"danger_recall_{manner}"] = round(float((score[truth & (manners == manner)] >= 0.5).mean()), 3)
         found["danger_auroc_hard"] = round(float(roc_auc_score(truth[hard], score[hard])), 3)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ def tune(
 ) -> dict[str, float]:
     """Trains what is trainable in `model` and returns the losses on `dev` before and after (nats a token).
 
-    Runs on the CPU, one GPU, or several under `accelerate launch`; checkpoints in `out` are resumed.
+    Runs on the CPU, one GPU, or several under `accelerate launch`; checkpoints in `out` are resumed, and removed in the end.
     """
     import torch
     from transformers import Trainer, TrainingArguments
@@ -57,4 +58,6 @@ def tune(
     before = trainer.evaluate()["eval_loss"]
     resume = any(out.glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=resume or None)
-    return {"dev_loss_before": round(before, 4), "dev_loss_after": round(trainer.evaluate()["eval_loss"], 4)}
+    after = trainer.evaluate()["eval_loss"]
+    shutil.rmtree(out)
+    return {"dev_loss_before": round(before, 4), "dev_loss_after": round(after, 4)}

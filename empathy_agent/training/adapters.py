@@ -1,0 +1,94 @@
+"""Trains a LoRA adapter of the encoder together with a linear head, for a reading that the plain embeddings cannot carry."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_agent.heads import Group, Head, write_head
+from empathy_agent.training.labels import Example
+
+if TYPE_CHECKING:
+    import torch
+
+SCALE = 5.0  # length of the normalized embedding before the head, so that its logits can be sure
+
+
+def train_adapter(
+    *, group: Group, texts: list[str], examples: list[Example], out: Path, settings: dict[str, Any], seed: int
+) -> None:
+    """Trains on classes and writes the adapter to `out/<group>` and the head to `out/<group>.safetensors`.
+
+    Batches hold a fixed share of primary examples. A tenth of the primary ones is kept out to set the temperature.
+
+    Args:
+        group: The head's only group, a softmax.
+        texts: One text an example.
+        examples: Examples with a label for the group.
+        out: Folder of the heads.
+        settings: The `[adapter]` table of `settings.toml`.
+        seed: Seed of weights and order.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from sentence_transformers import SentenceTransformer
+
+    from empathy_agent.encoder import Encoder, find_minilm
+    from empathy_agent.training.heads import fit_temperature
+
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    encoder = SentenceTransformer(str(find_minilm()))
+    lora = LoraConfig(
+        r=settings["rank"], lora_alpha=2 * settings["rank"], lora_dropout=0.05, target_modules=settings["modules"]
+    )
+    adapted = get_peft_model(encoder[0].model, lora)
+    encoder[0].model = adapted
+    linear = torch.nn.Linear(encoder.get_embedding_dimension(), len(group.labels))
+
+    labels = torch.as_tensor([group.labels.index(e.labels[group.name]) for e in examples])
+    primary = [i for i, e in enumerate(examples) if e.primary]
+    others = [i for i, e in enumerate(examples) if not e.primary]
+    blocks = sorted({i // 10 for i in range(len(primary))})
+    kept_out = set(rng.sample(blocks, max(1, len(blocks) // 10)))
+    held = [row for i, row in enumerate(primary) if i // 10 in kept_out]
+    primary = [row for i, row in enumerate(primary) if i // 10 not in kept_out]
+
+    def run(rows: list[int]) -> torch.Tensor:
+        batch = encoder.preprocess([texts[row][-1200:] for row in rows])
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding = encoder(batch)["sentence_embedding"].float()
+        return linear(SCALE * torch.nn.functional.normalize(embedding, dim=1))
+
+    mine = round(settings["batch_size"] * settings["primary_share"])
+    rest = settings["batch_size"] - mine
+    steps = settings["epochs"] * len(primary) // mine
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in adapted.parameters() if p.requires_grad], "lr": settings["learning_rate"]},
+            {"params": linear.parameters(), "lr": 5 * settings["learning_rate"]},
+        ],
+        weight_decay=0.01,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps))
+    encoder.train()
+    for step in range(steps):
+        rows = rng.sample(primary, mine) + rng.sample(others, min(rest, len(others)))
+        loss = torch.nn.functional.cross_entropy(run(rows), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 50 == 0:
+            print(f"{group.name} adapter: step {step + 1} of {steps}, loss {loss.item():.3f}", flush=True)
+    encoder.eval()
+    with torch.no_grad():
+        raw = torch.cat([run(held[i : i + 32]) for i in range(0, len(held), 32)])
+    temperature = fit_temperature(raw[None], labels[held])
+    adapted.peft_config["default"].base_model_name_or_path = "sentence-transformers/all-MiniLM-L6-v2"
+    adapted.save_pretrained(out / group.name)
+    (out / group.name / "README.md").unlink(missing_ok=True)
+    fingerprint = Encoder(adapter=out / group.name).fingerprint
+    tensors = {"w2": (SCALE * linear.weight.T)[None].detach().numpy(), "b2": linear.bias[None].detach().numpy()}
+    write_head(Head([Group(group.name, "softmax", group.labels, temperature)], fingerprint, tensors), out / f"{group.name}.safetensors")

@@ -1,0 +1,141 @@
+"""Training on tiny models: what should move moves, what should stay stays, and interrupted runs go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from empathy_agent.content import find_content
+from empathy_agent.errors import InputError
+from empathy_agent.models import fingerprint_base, load_base, load_model
+from empathy_agent.tasks import load_tasks
+from empathy_agent.training.base import train_base
+from empathy_agent.training.corpus import IGNORED, pack_conversations, read_conversations
+from empathy_agent.training.examples import encode_example
+from empathy_agent.training.experts import shows_pattern, train_experts
+from empathy_agent.turns import Turn
+
+CONVERSATIONS = find_content("prompts").parent / "conversations"
+TINY = {
+    "rank": 4,
+    "alpha": 8,
+    "dropout": 0.0,
+    "modules": ["q_proj", "v_proj", "down_proj"],
+    "passes": 1,
+    "longest": 1500,
+    "epochs": 1,
+    "batch_size": 1,
+    "learning_rate": 0.01,
+    "warmup_steps": 1,
+    "weight_decay": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the first conversations of two tasks, one of each kept for measuring."""
+    folder = tmp_path_factory.mktemp("few")
+    for task in ("therapy", "movie_recommendation"):
+        rows = [json.loads(line) for line in (CONVERSATIONS / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()[:8]]
+        rows[-1]["split"] = "test"
+        rows[0]["split"] = "train"
+        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def test_only_the_learned_turns_and_their_ends_carry_loss(tiny_model: Path):
+    _, tokenizer = load_base(str(tiny_model))
+    turns = [Turn(role="user", content="hello"), Turn(role="assistant", content="yes?"), Turn(role="user", content="bye")]
+    example = encode_example(tokenizer, turns, lambda index: index == 1, 100)
+    assert example is not None
+    learned = [token for token in example["labels"] if token != IGNORED]
+    assert tokenizer.decode(learned) == "yes?<|end|>"
+    at = [i for i, label in enumerate(example["labels"]) if label != IGNORED]
+    assert [example["input_ids"][i] for i in at] == learned
+
+
+def test_packing_for_the_base_equals_the_chat_template(tiny_model: Path):
+    _, tokenizer = load_base(str(tiny_model))
+    turns = [{"role": "user", "content": "hello <|end|>"}, {"role": "assistant", "content": " yes? "}]
+    packed = pack_conversations(tokenizer, [{"turns": turns}])
+    example = encode_example(tokenizer, turns, lambda index: True, 100)
+    assert example is not None
+    assert packed.tolist() == example["input_ids"]
+    assert packed.dtype == np.uint16
+
+
+def test_every_expert_has_turns_that_show_its_pattern():
+    tasks = load_tasks()
+    shown: dict[str, int] = dict.fromkeys(tasks.patterns, 0)
+    for task in set(tasks.profiles) - {"unknown"}:
+        for conversation in read_conversations(CONVERSATIONS / f"{task}.jsonl"):
+            for index in range(len(conversation["turns"])):
+                for expert in shown:
+                    shown[expert] += shows_pattern(tasks, conversation, index, expert)
+    assert min(shown.values()) > 500
+
+
+def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(tiny_model: Path, few: Path, tmp_path: Path, monkeypatch: Any):
+    import empathy_agent.training.tuning as tuning
+
+    seen: dict[str, Any] = {}
+    tune = tuning.tune
+
+    def watch(model: Any, *arguments: Any) -> Any:
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        result = tune(model, *arguments)
+        seen["moved"] = {name: not parameter.equal(before[name]) for name, parameter in model.named_parameters()}
+        return result
+
+    monkeypatch.setattr("empathy_agent.training.experts.tune", watch)
+    results = train_experts(
+        base=str(tiny_model), conversations=few, out=tmp_path, tasks=load_tasks(), settings=TINY, experts=["compassionate"]
+    )
+    adapters = {name: moved for name, moved in seen["moved"].items() if "lora_" in name}
+    assert adapters
+    assert all(adapters.values())
+    assert not any(moved for name, moved in seen["moved"].items() if "lora_" not in name)
+    assert results["compassionate"]["dev_loss_after"] < results["compassionate"]["dev_loss_before"]
+    card = json.loads((tmp_path / "compassionate" / "expert.json").read_text(encoding="utf-8"))
+    assert card["base_fingerprint"] == fingerprint_base(load_base(str(tiny_model))[0])
+    assert load_model(str(tiny_model), tmp_path).adapters == ["compassionate"]
+
+
+def test_the_base_trains_resumes_and_loads_in_the_hub_s_format(tmp_path: Path):
+    settings = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "vocab_size": 400,
+        "sequence_length": 32,
+        "batch_size": 4,
+        "matrix_lr": 0.02,
+        "other_lr": 0.002,
+        "weight_decay": 0.0,
+        "warmup_steps": 5,
+        "decay_share": 0.4,
+        "dev_share": 0.2,
+        "weights": {"movie_recommendation": 1.5},
+    }
+    source = [CONVERSATIONS / "movie_recommendation.jsonl"]
+    first = train_base(data=source, out=tmp_path, minutes=0.03, settings=settings, compile=False)
+    again = train_base(data=source, out=tmp_path, minutes=0.06, settings=settings, compile=False)
+    assert again["step"] > first["step"] > 0
+    assert again["dev_loss"] < 6.0  # log(400) = 5.99 is a model that knows nothing
+    model, tokenizer = load_base(str(tmp_path))
+    assert model.config.vocab_size == len(tokenizer) == 400
+
+
+def test_broken_training_files_name_their_line(tmp_path: Path):
+    (tmp_path / "bad.jsonl").write_text('{"turns": []}\n{"turns"\n', encoding="utf-8")
+    with pytest.raises(InputError, match="bad.jsonl, line 2"):
+        list(read_conversations(tmp_path))
+    with pytest.raises(InputError, match="no conversations at"):
+        list(read_conversations(tmp_path / "nothing"))
