@@ -29,7 +29,7 @@ _HOMES = {
     "Settings": "settings",
     "build_graph": "graph",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 

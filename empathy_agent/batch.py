@@ -65,7 +65,9 @@ class Batch:
             layer.keys = layer.keys[index][:, :, first:]
             layer.values = layer.values[index][:, :, first:]
 
-    def _run(self, ids: Any, mask: Any, positions: Any, cache: DynamicCache, adapters: Sequence[str | None]) -> torch.Tensor:
+    def _run(
+        self, ids: Any, mask: Any, positions: Any, cache: DynamicCache, adapters: Sequence[str | None]
+    ) -> torch.Tensor:
         if self._local.rows:
             self._local.rows.choose(adapters, torch.empty(0, device=self._device, dtype=self._dtype))
         output = self._local.model(

@@ -16,7 +16,9 @@ from empathy_agent.errors import EmpathyAgentError, InputError
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="empathy-agent", description="The right amount of empathy for what the user is doing.")
+    parser = argparse.ArgumentParser(
+        prog="empathy-agent", description="The right amount of empathy for what the user is doing."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -26,11 +28,17 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--json", action="store_true", help="print one JSON object per reply")
     _add_engine(chat)
     chat.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, such as temperature=0; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting, such as temperature=0; repeatable",
     )
 
     assess = commands.add_parser("assess", help="annotate conversations with task, need, emotion, safety and empathy")
-    assess.add_argument("--in", dest="source", required=True, metavar="F.jsonl", help='lines of {"id", "turns": [{"role", "content"}]}')
+    assess.add_argument(
+        "--in", dest="source", required=True, metavar="F.jsonl", help='lines of {"id", "turns": [{"role", "content"}]}'
+    )
     assess.add_argument("--out", required=True, metavar="G.jsonl", help="the same lines, annotated, in the same order")
 
     index = commands.add_parser("index", help="build the index of exemplars and show where it is kept")
@@ -47,10 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train the base, the heads or the experts")
     train.add_argument("what", choices=("base", "heads", "experts"))
-    train.add_argument("--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)")
+    train.add_argument(
+        "--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)"
+    )
     train.add_argument("--data", metavar="DIR", help="public conversations")
     train.add_argument("--labels", metavar="DIR", help="public labelled texts, for the heads")
-    train.add_argument("--base", metavar="M", help="folder or hub id of the base, for the experts (default: empathy-nano)")
+    train.add_argument(
+        "--base", metavar="M", help="folder or hub id of the base, for the experts (default: empathy-nano)"
+    )
     train.add_argument("--out", required=True, metavar="DIR")
     train.add_argument("--minutes", type=float, default=75, help="time budget of the base (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0)
@@ -58,9 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="M", help="folder or hub id of a causal language model (default: empathy-nano)")
-    parser.add_argument("--adapters", metavar="DIR", help="folder with one LoRA adapter per expert, trained on that model")
-    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server that serves --model and the experts by name")
+    parser.add_argument(
+        "--model", metavar="M", help="folder or hub id of a causal language model (default: empathy-nano)"
+    )
+    parser.add_argument(
+        "--adapters", metavar="DIR", help="folder with one LoRA adapter per expert, trained on that model"
+    )
+    parser.add_argument(
+        "--base-url", metavar="URL", help="OpenAI-compatible server that serves --model and the experts by name"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,9 @@ def find_content(name: str) -> Path:
     for folder in (PACKAGE / "_shipped" / name, PACKAGE.parent / name):
         if folder.is_dir():
             return folder
-    raise ModelError(f"the content folder {name!r} is missing: install the package again from a wheel or a whole checkout")
+    raise ModelError(
+        f"the content folder {name!r} is missing: install the package again from a wheel or a whole checkout"
+    )
 
 
 def find_weights(name: str) -> Path:

@@ -41,7 +41,9 @@ def choose_token(
     if written and decoding.repetition_penalty != 1:
         seen = torch.as_tensor(sorted(set(written)), device=scores.device)
         values = scores[seen]
-        scores[seen] = torch.where(values > 0, values / decoding.repetition_penalty, values * decoding.repetition_penalty)
+        scores[seen] = torch.where(
+            values > 0, values / decoding.repetition_penalty, values * decoding.repetition_penalty
+        )
     if decoding.temperature == 0:
         return int(scores.argmax())
     top = torch.topk(scores / decoding.temperature, min(256, len(scores)))
@@ -80,9 +82,14 @@ class TextStream:
 
     def finish(self) -> str:
         """Returns what was held back when the reply ends."""
-        rest = "" if self.stopped else self._held + self._decode(self._ids[self._start :])[
-            len(self._decode(self._ids[self._start : self._read])) :
-        ].rstrip("\ufffd")
+        rest = (
+            ""
+            if self.stopped
+            else self._held
+            + self._decode(self._ids[self._start :])[len(self._decode(self._ids[self._start : self._read])) :].rstrip(
+                "\ufffd"
+            )
+        )
         self._held = ""
         return rest
 

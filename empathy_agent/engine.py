@@ -106,11 +106,16 @@ class EmpathyEngine:
         worker = getattr(self.chat_model, "worker", None)
         return worker.local.adapters if worker else []
 
-    def bind_expert(self, adapter: str | None, settings: Settings, seed: int) -> Runnable[LanguageModelInput, AIMessage]:
+    def bind_expert(
+        self, adapter: str | None, settings: Settings, seed: int
+    ) -> Runnable[LanguageModelInput, AIMessage]:
         """Returns the chat model set to answer with `adapter`, or with the bare base."""
         if getattr(self.chat_model, "worker", None):
             return self.chat_model.bind(
-                adapter=adapter or "", temperature=settings.temperature, max_new_tokens=settings.max_new_tokens, seed=seed
+                adapter=adapter or "",
+                temperature=settings.temperature,
+                max_new_tokens=settings.max_new_tokens,
+                seed=seed,
             )
         if self._chat_model is None:
             sampling = {"temperature": settings.temperature, "max_tokens": settings.max_new_tokens, "seed": seed}

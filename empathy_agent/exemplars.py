@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     import faiss
     import numpy as np
 
-FIELDS = {"id": str, "task": str, "pattern": str, "level": float, "emotion": str, "situation": str, "user": str, "reply": str}
+FIELDS = {
+    "id": str,
+    "task": str,
+    "pattern": str,
+    "level": float,
+    "emotion": str,
+    "situation": str,
+    "user": str,
+    "reply": str,
+}
 LEVEL_WEIGHT = 0.8  # how much a distance of 1 between an exemplar's level and the target costs against cosine
 TASK_BONUS = 0.05  # what an exemplar of the recognized task gains
 CONTEXT_WEIGHT = 0.25  # weight of the user turns before the last one in the query
@@ -66,7 +75,9 @@ class ExemplarIndex:
         ranked = []
         for score, row in zip(scores[0], rows[0], strict=True):
             exemplar = self.exemplars[row]
-            fit = float(score) - LEVEL_WEIGHT * abs(exemplar["level"] - target) + TASK_BONUS * (exemplar["task"] == task)
+            fit = (
+                float(score) - LEVEL_WEIGHT * abs(exemplar["level"] - target) + TASK_BONUS * (exemplar["task"] == task)
+            )
             ranked.append((fit, exemplar))
         ranked.sort(key=lambda pair: pair[0], reverse=True)
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -95,7 +95,7 @@ class ExpertChatModel(BaseChatModel):
     ) -> ChatResult:
         reply = self._submit(messages, stop, kwargs)
         text = "".join(reply)
-        message = AIMessage(text, usage_metadata=UsageMetadata(**reply.usage), response_metadata=self._metadata(reply))
+        message = AIMessage(text, usage_metadata=cast(UsageMetadata, reply.usage), response_metadata=self._metadata(reply))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -108,15 +108,15 @@ class ExpertChatModel(BaseChatModel):
         reply = self._submit(messages, stop, kwargs)
         try:
             for text in reply:
-                chunk = ChatGenerationChunk(message=AIMessageChunk(text))
+                chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
                 if run_manager:
                     run_manager.on_llm_new_token(text, chunk=chunk)
                 yield chunk
         finally:
             reply.cancel()
         last = AIMessageChunk(
-            "",
-            usage_metadata=UsageMetadata(**reply.usage),
+            content="",
+            usage_metadata=cast(UsageMetadata, reply.usage),
             response_metadata=self._metadata(reply),
             chunk_position="last",
         )

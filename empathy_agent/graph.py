@@ -28,9 +28,15 @@ def build_graph(*, engine: EmpathyEngine | None = None) -> StateGraph[EmpathySta
     graph.add_node("screen_message", nodes.screen_message, metadata={"reads": "last user message", "writes": "safety"})
     graph.add_node("hand_off", nodes.hand_off, metadata={"reads": "safety", "writes": "fixed words"})
     graph.add_node("recognize_task", nodes.recognize_task, metadata={"reads": "conversation", "writes": "task"})
-    graph.add_node("estimate_need", nodes.estimate_need, metadata={"reads": "task, drift", "writes": "need, target, expert"})
-    graph.add_node("retrieve_exemplars", nodes.retrieve_exemplars, metadata={"reads": "need, target", "writes": "exemplars"})
-    graph.add_node("generate_reply", nodes.generate_reply, metadata={"reads": "expert, exemplars", "writes": "reply, route"})
+    graph.add_node(
+        "estimate_need", nodes.estimate_need, metadata={"reads": "task, drift", "writes": "need, target, expert"}
+    )
+    graph.add_node(
+        "retrieve_exemplars", nodes.retrieve_exemplars, metadata={"reads": "need, target", "writes": "exemplars"}
+    )
+    graph.add_node(
+        "generate_reply", nodes.generate_reply, metadata={"reads": "expert, exemplars", "writes": "reply, route"}
+    )
     graph.add_node("assess_reply", nodes.assess_reply, metadata={"reads": "reply, target", "writes": "assessment"})
     graph.add_node("track_drift", nodes.track_drift, metadata={"reads": "assessment, target", "writes": "drift"})
 

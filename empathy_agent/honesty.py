@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import re
 
-_FEELING = "happy|glad|sad|heartbroken|thrilled|excited|delighted|moved|touched|proud|devastated|worried|hurt|jealous|lonely|scared"
+_FEELING = (
+    "happy|glad|sad|heartbroken|thrilled|excited|delighted|moved|touched|proud|devastated|worried|hurt|jealous|lonely"
+)
 CLAIMS: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern, re.IGNORECASE)
     for name, pattern in {
         "feeling": rf"\bI(?:'m| am)(?: so| really| very| truly| just)* (?:{_FEELING})\b"
         rf"|\bI (?:really |truly |just )?feel (?:so |very |really )?(?:{_FEELING}|your|the same|for you|bad|awful|terrible)\b"
-        r"|\b(?:breaks|broke|warms|melts) my heart\b|\bI know (?:exactly )?how (?:you|that) feels?\b|\bI(?:'ve| have) been there\b"
+        r"|\b(?:breaks|broke|warms|melts) my heart\b"
+        r"|\bI know (?:exactly )?how (?:you|that) feels?\b|\bI(?:'ve| have) been there\b"
         r"|\bI (?:love|hate|adore|enjoy)(?:d)? (?:that|this|it|the|watching|eating)\b",
         "body": r"\bmy (?:own )?(?:body|heart|eyes|hands|stomach|skin)\b|\bI (?:ate|slept|drank|walked|cried|ran|hugged)\b"
         r"|\bI(?:'m| am) (?:hungry|tired|thirsty|pregnant)\b",
-        "life": r"\bmy (?:wife|husband|mom|mum|mother|dad|father|son|daughter|kids?|children|girlfriend|boyfriend|sister|brother|boss|job|dog|cat"
-        r"|childhood|grandmother|grandfather|friends?|family)\b|\bas a (?:human|person|parent|mother|father|woman|man)(?: myself)?, I\b"
+        "life": r"\bmy (?:wife|husband|mom|mum|mother|dad|father|son|daughter|kids?|children|girlfriend|boyfriend"
+        r"|sister|brother|boss|job|dog|cat|childhood|grandmother|grandfather|friends?|family)\b"
+        r"|\bas a (?:human|person|parent|mother|father|woman|man)(?: myself)?, I\b"
         r"|\bwhen I was (?:a child|a kid|young|little|your age|in school|in college)\b",
         "human": r"\bI(?:'m| am) (?:a )?(?:human|real person|person like you|not (?:an? )?(?:AI|bot|robot|machine|computer))\b",
-        "diagnosis": r"\byou (?:have|clearly have|probably have|are suffering from) (?:depression|anxiety disorder|bipolar|PTSD|ADHD|OCD|a personality disorder)\b",
+        "diagnosis": r"\byou (?:have|clearly have|probably have|are suffering from) "
+        r"(?:depression|anxiety disorder|bipolar|PTSD|ADHD|OCD|a personality disorder)\b",
     }.items()
 }
 

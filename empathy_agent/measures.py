@@ -6,8 +6,12 @@ Throughout, d is the desired level and p_t the perceived level at assistant turn
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import ceil, sqrt
 from statistics import fmean
+from typing import Literal
+
+Course = Literal["steady", "collapse", "stagnation", "regression"]
 
 
 def measure_gap(perceived: float, desired: float) -> float:
@@ -114,7 +118,7 @@ def measure_length(deficit: Sequence[float]) -> float:
     return round(sqrt(sum(part * part for part in deficit)), 6)
 
 
-def name_course(lengths: Sequence[float], turns: int = 5, step: float = 0.02, open_need: float = 0.25) -> str:
+def name_course(lengths: Sequence[float], turns: int = 5, step: float = 0.02, open_need: float = 0.25) -> Course:
     """Names the course of a session from the lengths of its deficits, oldest first (after EMPA's three failures).
 
     collapse: it grew by more than `step` on each of the last `turns` turns; stagnation: it stayed above `open_need`
@@ -125,7 +129,7 @@ def name_course(lengths: Sequence[float], turns: int = 5, step: float = 0.02, op
     >>> name_course([0.5, 0.3, 0.2])
     'steady'
     """
-    moves = [after - before for before, after in zip(lengths, lengths[1:], strict=False)][-turns:]
+    moves = [after - before for before, after in pairwise(lengths)][-turns:]
     if len(moves) == turns and all(move > step for move in moves):
         return "collapse"
     if len(moves) == turns and all(abs(move) <= step for move in moves) and min(lengths[-turns:]) > open_need:

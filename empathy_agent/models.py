@@ -127,7 +127,9 @@ def load_model(model: str | None = None, adapters: Path | str | None = None) -> 
 
 def _check_adapter(path: Path, base: str, fingerprint: str) -> None:
     if not (path / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{path} has no adapter_model.safetensors: only safetensors are read, convert or copy it again")
+        raise ModelError(
+            f"{path} has no adapter_model.safetensors: only safetensors are read, convert or copy it again"
+        )
     try:
         config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
         card = json.loads((path / CARD).read_text(encoding="utf-8")) if (path / CARD).is_file() else {}

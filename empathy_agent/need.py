@@ -67,9 +67,9 @@ def split_clauses(text: str) -> list[str]:
 
 
 @lru_cache
-def load_wishes(path: Path = Path(__file__).with_name("wishes.toml")) -> dict[str, Any]:
-    """Reads the table of wishes: `shift`, `hint` and `phrases` by name."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+def load_wishes() -> dict[str, Any]:
+    """Reads `wishes.toml`: `shift`, `hint` and `phrases` by name."""
+    return tomllib.loads(Path(__file__).with_name("wishes.toml").read_text(encoding="utf-8"))
 
 
 def find_wishes(encoder: Encoder, clauses: list[str]) -> list[str]:
@@ -77,9 +77,7 @@ def find_wishes(encoder: Encoder, clauses: list[str]) -> list[str]:
     wishes = load_wishes()
     vectors = encoder.encode(clauses)
     return [
-        name
-        for name, wish in wishes.items()
-        if (vectors @ encoder.encode(wish["phrases"]).T).max() >= WISH_SIMILARITY
+        name for name, wish in wishes.items() if (vectors @ encoder.encode(wish["phrases"]).T).max() >= WISH_SIMILARITY
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -35,7 +36,9 @@ class Nodes:
         text = str(last.text)
         clean = check_text(text)
         history = [*_history({"messages": state["messages"][:-1]}), Turn(role="user", content=clean)]
-        update: dict[str, Any] = {"safety": safety.screen_turns(self.engine.heads["danger"], self.engine.danger_encoder, history)}
+        update: dict[str, Any] = {
+            "safety": safety.screen_turns(self.engine.heads["danger"], self.engine.danger_encoder, history)
+        }
         if clean != text.strip():
             update["messages"] = [last.model_copy(update={"content": clean})]
         return update
@@ -52,7 +55,8 @@ class Nodes:
 
     def recognize_task(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Recognizes the task from the conversation so far; the standing one has inertia."""
-        standing = (state.get("task") or {}).get("label")
+        before = state.get("task")
+        standing = before["label"] if before else None
         task = recognition.recognize_task(self.engine.heads["task"], self.engine.encoder, _history(state), standing)
         return {"task": task}
 
@@ -69,7 +73,9 @@ class Nodes:
             if before and before["alarm"] != "none":
                 found["reasons"].append(f"drift alarm: {before['alarm']}-empathy in recent turns")
         if settings.expert and settings.expert not in tasks.patterns:
-            raise InputError(f"no expert {settings.expert!r}: choose one of {', '.join(tasks.patterns)}, or leave it empty")
+            raise InputError(
+                f"no expert {settings.expert!r}: choose one of {', '.join(tasks.patterns)}, or leave it empty"
+            )
         expert = settings.expert or tasks.choose_expert(label, target, state.get("expert"))
         return {"need": found, "target": target, "expert": expert, "revisions": []}
 
@@ -78,7 +84,8 @@ class Nodes:
         from empathy_agent.exemplars import NEGLIGIBLE, build_query
 
         top_k, target = get_settings(runtime.context).top_k, state["target"]
-        if (state.get("drift") or {}).get("alarm", "none") != "none" and top_k:
+        before = state.get("drift")
+        if before and before["alarm"] != "none" and top_k:
             top_k += 1
         if not top_k or max(state["need"]["level"], target) < NEGLIGIBLE:
             return {"exemplars": []}
@@ -92,6 +99,8 @@ class Nodes:
         if route == "adapter" and state["expert"] not in engine.experts:
             route = "prompt"
         seed = settings.seed + len(state["messages"]) + 1000 * len(state["revisions"])
+        if state["revisions"] and not settings.temperature:
+            settings = replace(settings, temperature=0.6)  # a greedy model would only repeat its draft
         writer = engine.bind_expert(state["expert"] if route == "adapter" else None, settings, seed)
         system = write_system(state, route)
         history = [m for m in state["messages"] if m.type in ("human", "ai") and str(m.text).strip()]

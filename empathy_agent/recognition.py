@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 FADING = 0.7  # weight of a user turn relative to the one after it
 REMEMBERED_TURNS = 12  # older user turns weigh less than 2 %
 MARGIN = 0.25  # by how much another task must lead before it replaces the standing one
-SHORT = 4  # words below which a message says so little ("thanks", "shorter please") that a lead of SHORT_MARGIN is asked
+SHORT = (
+    4  # words below which a message says so little ("thanks", "shorter please") that a lead of SHORT_MARGIN is asked
+)
 SHORT_MARGIN = 0.8
 THRESHOLD = 0.35  # below this the task is unknown
 

@@ -32,7 +32,11 @@ def connect_server(base_url: str, model: str | None) -> tuple[ChatOpenAI, list[s
     try:
         served = [entry.id for entry in chat_model.root_client.models.list()]
     except Exception as error:
-        raise ModelError(f"the server at {base_url} does not answer: {error}; start it, or correct --base-url") from error
+        raise ModelError(
+            f"the server at {base_url} does not answer: {error}; start it, or correct --base-url"
+        ) from error
     if not served or (model and model not in served):
-        raise ModelError(f"the server at {base_url} does not serve {model!r}: it serves {', '.join(served) or 'nothing'}")
+        raise ModelError(
+            f"the server at {base_url} does not serve {model!r}: it serves {', '.join(served) or 'nothing'}"
+        )
     return chat_model.model_copy(update={"model_name": model or served[0]}), served

@@ -29,7 +29,9 @@ class Settings:
     ] = None
     user_preference: Annotated[
         float,
-        Field(description="What this user likes: -1 much less empathy than usual, 0 as usual, 1 much more.", ge=-1, le=1),
+        Field(
+            description="What this user likes: -1 much less empathy than usual, 0 as usual, 1 much more.", ge=-1, le=1
+        ),
     ] = 0.0
     top_k: Annotated[int, Field(description="Exemplars shown to the model; 0 switches retrieval off.", ge=0, le=10)] = 2
     tolerance: Annotated[
@@ -38,9 +40,7 @@ class Settings:
     max_revisions: Annotated[
         int, Field(description="How often a reply that misses the target is written again.", ge=0, le=5)
     ] = 1
-    review: Annotated[
-        bool, Field(description="Stop before a reply is sent, so that a person can edit it.")
-    ] = False
+    review: Annotated[bool, Field(description="Stop before a reply is sent, so that a person can edit it.")] = False
     pause_on_hand_off: Annotated[
         bool, Field(description="After a hand-off, stop until a person resumes the thread.")
     ] = False
@@ -75,7 +75,7 @@ class Settings:
             text = environment.get(f"EMPATHY_AGENT_{field.name.upper()}")
             if text is None:
                 continue
-            kind = float if field.name == "level" else type(field.default)
+            kind: Any = float if field.name == "level" else type(field.default)
             try:
                 given[field.name] = text.lower() in ("1", "true", "yes", "on") if kind is bool else kind(text)
             except ValueError:

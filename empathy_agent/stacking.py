@@ -84,9 +84,14 @@ def stack_adapters(model: PeftModel) -> tuple[nn.Module, Rows]:
         if not isinstance(layer, LoraLayer):
             continue
         if not isinstance(layer, LoraLinear):
-            raise ModelError(f"{path} is a LoRA layer of kind {type(layer).__name__}: only linear layers can be stacked")
+            raise ModelError(
+                f"{path} is a LoRA layer of kind {type(layer).__name__}: only linear layers can be stacked"
+            )
         weight = layer.get_base_layer().weight
-        down = [layer.lora_A[n].weight if n in layer.lora_A else weight.new_zeros(r, layer.in_features) for n, r in zip(names, ranks, strict=True)]
+        down = [
+            layer.lora_A[n].weight if n in layer.lora_A else weight.new_zeros(r, layer.in_features)
+            for n, r in zip(names, ranks, strict=True)
+        ]
         up = [
             layer.lora_B[n].weight * layer.scaling[n] if n in layer.lora_B else weight.new_zeros(layer.out_features, r)
             for n, r in zip(names, ranks, strict=True)

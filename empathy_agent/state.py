@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph.message import add_messages
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 STATE_VERSION = 1
 
@@ -75,7 +75,7 @@ class Drift(TypedDict):
     over: int
     under: int
     retention: float | None
-    course: Literal["steady", "collapse", "stagnation", "regression"]
+    course: Course
     deficit: list[float]
     deficits: list[float]
     cusum_over: float
@@ -86,16 +86,20 @@ class Drift(TypedDict):
 
 
 class EmpathyState(TypedDict):
-    """State of a conversation. A host graph that declares `messages`, `task` and `drift` keeps both over its own turns."""
+    """State of a conversation.
+
+    A host graph that declares `messages`, `task` and `drift` keeps both over its own turns. Everything but those three speaks
+    of the last turn; after a hand-off, `need`, `target`, `expert` and `assessment` are None.
+    """
 
     messages: Annotated[list[AnyMessage], add_messages]
     safety: NotRequired[Safety]
-    task: NotRequired[Task | None]
-    need: NotRequired[Need | None]
-    target: NotRequired[float | None]
-    expert: NotRequired[str | None]
+    task: NotRequired[Task]
+    need: NotRequired[Need]
+    target: NotRequired[float]
+    expert: NotRequired[str]
     exemplars: NotRequired[list[Exemplar]]
     route: NotRequired[Literal["adapter", "prompt", "base", "hand_off"]]
-    assessment: NotRequired[Assessment | None]
+    assessment: NotRequired[Assessment]
     revisions: NotRequired[list[dict]]
     drift: NotRequired[Drift]

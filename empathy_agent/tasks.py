@@ -71,9 +71,14 @@ def load_tasks(path: Path | str = DEFAULT_TASKS) -> Tasks:
         raise InputError(f"{path} is not a task table like empathy_agent/tasks.toml: {error!r}") from error
     numbers = {f"patterns.{name}.level": level for name, level in patterns.items()}
     for profile in profiles.values():
-        numbers |= {f"tasks.{profile.name}.desired": profile.desired, f"tasks.{profile.name}.usual_need": profile.usual_need}
+        numbers |= {
+            f"tasks.{profile.name}.desired": profile.desired,
+            f"tasks.{profile.name}.usual_need": profile.usual_need,
+        }
         if profile.expert not in patterns:
-            raise InputError(f"{path}: task {profile.name} names expert {profile.expert!r}: known are {', '.join(patterns)}")
+            raise InputError(
+                f"{path}: task {profile.name} names expert {profile.expert!r}: known are {', '.join(patterns)}"
+            )
     for name, number in numbers.items():
         if not 0 <= number <= 1:
             raise InputError(f"{path}: {name} is {number}: it must lie between 0 and 1")

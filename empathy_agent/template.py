@@ -87,7 +87,10 @@ def _encode_content(tokenizer: PreTrainedTokenizerBase, content: str) -> list[in
         return ids
     spelled = "|".join(re.escape(token) for token in sorted(added, key=len, reverse=True) if len(token) > 1)
     broken = re.sub(spelled, lambda match: f"{match[0][0]}\ue002{match[0][1:]}", content) if spelled else content
-    parts = [tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"] for part in broken.split("\ue002")]
+    parts = [
+        tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for part in broken.split("\ue002")
+    ]
     return [token for part in parts for token in part]
 
 

@@ -41,7 +41,9 @@ def open_threads(path: Path | None = None) -> Iterator[SqliteSaver]:
         saver = SqliteSaver(connection)
         saver.setup()
     except (OSError, sqlite3.Error) as error:
-        raise InputError(f"cannot open the threads in {path}: {error}; move the file away, or set EMPATHY_AGENT_DATA") from error
+        raise InputError(
+            f"cannot open the threads in {path}: {error}; move the file away, or set EMPATHY_AGENT_DATA"
+        ) from error
     try:
         yield saver
     finally:
@@ -79,5 +81,7 @@ def forget_thread(thread: str, path: Path | None = None) -> dict[str, int | bool
 
 def _count_rows(connection: sqlite3.Connection, thread: str) -> int:
     tables = ("checkpoints", "writes")
-    counts = (connection.execute(f"SELECT COUNT(*) FROM {t} WHERE thread_id = ?", (thread,)).fetchone()[0] for t in tables)
+    counts = (
+        connection.execute(f"SELECT COUNT(*) FROM {t} WHERE thread_id = ?", (thread,)).fetchone()[0] for t in tables
+    )
     return int(sum(counts))

@@ -35,11 +35,15 @@ def check_text(text: str) -> str:
     Raises:
         InputError: Nothing readable is left, or the text is longer than `LONGEST_MESSAGE` characters.
     """
-    clean = "".join(c for c in text if c in "\n\t" or (ord(c) >= 32 and ord(c) != 127 and not 0xD800 <= ord(c) < 0xE000))
+    clean = "".join(
+        c for c in text if c in "\n\t" or (ord(c) >= 32 and ord(c) != 127 and not 0xD800 <= ord(c) < 0xE000)
+    )
     if not clean.strip():
         raise InputError("the message is empty: write at least one readable character")
     if len(clean) > LONGEST_MESSAGE:
-        raise InputError(f"the message has {len(clean):,} characters: at most {LONGEST_MESSAGE:,} are allowed, shorten it")
+        raise InputError(
+            f"the message has {len(clean):,} characters: at most {LONGEST_MESSAGE:,} are allowed, shorten it"
+        )
     return clean.strip()
 
 

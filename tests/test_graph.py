@@ -49,7 +49,9 @@ def test_every_key_of_the_state_is_written_and_survives_strict_serialization():
     assert set(state) == {
         "messages", "safety", "task", "need", "target", "expert", "exemplars", "route", "assessment", "revisions", "drift",
     }  # fmt: skip
-    again = checkpointer.serde.loads_typed(checkpointer.serde.dumps_typed({k: v for k, v in state.items() if k != "messages"}))
+    again = checkpointer.serde.loads_typed(
+        checkpointer.serde.dumps_typed({k: v for k, v in state.items() if k != "messages"})
+    )
     assert again == {k: v for k, v in state.items() if k != "messages"}
 
 
@@ -80,24 +82,34 @@ def test_a_hand_off_can_wait_for_a_person_who_writes_the_answer():
     config = {"configurable": {"thread_id": "wait"}}
     paused = graph.invoke(say("I want to kill myself"), config, context=Settings(pause_on_hand_off=True))
     assert paused["__interrupt__"][0].value["hand_off"]["route"] == "hand_off"
-    state = graph.invoke(Command(resume={"reply": "A colleague is calling you now."}), config, context=Settings(pause_on_hand_off=True))
+    state = graph.invoke(
+        Command(resume={"reply": "A colleague is calling you now."}), config, context=Settings(pause_on_hand_off=True)
+    )
     assert state["messages"][-1].text == "A colleague is calling you now."
 
 
 def test_a_reply_that_misses_its_target_is_written_again_and_the_better_one_stays():
     cold = "The museum opens at nine."
-    warm = "Losing your dad only a week ago, and the tears keep coming. Of course they do; he was your dad. What do you miss most?"
+    warm = "Losing your dad only a week ago, and the tears keep coming. Of course they do. What do you miss most?"
     for first, second in ((cold, warm), (warm, cold)):
         context = Settings(tolerance=0.0, max_revisions=1)
-        state = build_graph(engine=script(first, second)).compile().invoke(say("My dad died last week and I can't stop crying"), context=context)
+        state = (
+            build_graph(engine=script(first, second))
+            .compile()
+            .invoke(say("My dad died last week and I can't stop crying"), context=context)
+        )
         assert state["messages"][-1].text == warm
         assert len(state["messages"]) == 2
-        assert [draft["content"] for draft in state["revisions"]][0] == first
+        assert state["revisions"][0]["content"] == first
 
 
 def test_no_revision_is_made_where_none_is_left():
     context = Settings(tolerance=0.0, max_revisions=0)
-    state = build_graph(engine=script("The museum opens at nine.")).compile().invoke(say("My dad died last week"), context=context)
+    state = (
+        build_graph(engine=script("The museum opens at nine."))
+        .compile()
+        .invoke(say("My dad died last week"), context=context)
+    )
     assert len(state["revisions"]) == 1
 
 
@@ -134,7 +146,9 @@ def test_a_drift_alarm_corrects_the_next_target():
 
 def test_the_host_can_set_expert_and_level():
     context = Settings(expert="encouraging", level=0.6)
-    state = build_graph(engine=script(*["Well done."] * 2)).compile().invoke(say("A funny film please"), context=context)
+    state = (
+        build_graph(engine=script(*["Well done."] * 2)).compile().invoke(say("A funny film please"), context=context)
+    )
     assert (state["expert"], state["target"]) == ("encouraging", 0.6)
     with pytest.raises(InputError, match="no expert 'gushing': choose one of factual"):
         build_graph(engine=script()).compile().invoke(say("hi"), context=Settings(expert="gushing"))
@@ -145,7 +159,10 @@ def test_the_host_can_set_expert_and_level():
     [
         ([{"role": "user", "content": "   "}], "the message is empty"),
         ([{"role": "user", "content": "x" * 100_000}], "100,000 characters"),
-        ([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}], "the last message must be the user's"),
+        (
+            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}],
+            "the last message must be the user's",
+        ),
         ([], "the last message must be the user's"),
     ],
 )
@@ -154,7 +171,9 @@ def test_bad_input_is_a_clear_error(messages: list[dict[str, str]], error: str):
         build_graph(engine=script()).compile().invoke({"messages": messages})
 
 
-@pytest.mark.parametrize("text", ["Привет, посоветуй фильм", "映画を教えて", "مرحبا", "\x00\x07 hi", "🙂🙂", "a\ud83d b"])
+@pytest.mark.parametrize(
+    "text", ["Привет, посоветуй фильм", "映画を教えて", "مرحبا", "\x00\x07 hi", "🙂🙂", "a\ud83d b"]
+)
 def test_other_scripts_and_odd_characters_get_a_reply(text: str):
     state = build_graph(engine=script(*["A reply."] * 2)).compile().invoke({"messages": [HumanMessage(text)]})
     assert state["messages"][-1].text

@@ -35,7 +35,11 @@ def test_another_expert_takes_over_only_by_a_margin_and_does_not_flap():
 
 def test_unknown_never_gets_the_compassionate_expert():
     tasks = load_tasks()
-    assert {tasks.choose_expert("unknown", level / 20) for level in range(21)} == {"factual", "considerate", "encouraging"}
+    assert {tasks.choose_expert("unknown", level / 20) for level in range(21)} == {
+        "factual",
+        "considerate",
+        "encouraging",
+    }
     assert tasks.get("no such task").name == "unknown"
 
 
@@ -57,7 +61,10 @@ def test_a_bad_table_is_a_clear_error(tmp_path: Path, change: tuple[str, str], e
 
 def test_a_user_adds_a_task_and_a_pattern_as_data(tmp_path: Path):
     path = tmp_path / "tasks.toml"
-    extra = '\n[patterns.playful]\nlevel = 0.75\n[tasks.bedtime_story]\ndesired = 0.75\nsource = "ours"\nexpert = "playful"\nusual_need = 0.3\n'
+    extra = (
+        "\n[patterns.playful]\nlevel = 0.75\n"
+        '[tasks.bedtime_story]\ndesired = 0.75\nsource = "ours"\nexpert = "playful"\nusual_need = 0.3\n'
+    )
     path.write_text(DEFAULT_TASKS.read_text(encoding="utf-8") + extra, encoding="utf-8")
     tasks = load_tasks(path)
     assert tasks.choose_expert("bedtime_story", 0.75) == "playful"

@@ -40,7 +40,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the first conversations of two tasks, one of each kept for measuring."""
     folder = tmp_path_factory.mktemp("few")
     for task in ("therapy", "movie_recommendation"):
-        rows = [json.loads(line) for line in (CONVERSATIONS / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()[:8]]
+        rows = [
+            json.loads(line) for line in (CONVERSATIONS / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()[:8]
+        ]
         rows[-1]["split"] = "test"
         rows[0]["split"] = "train"
         (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -49,7 +51,11 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_the_learned_turns_and_their_ends_carry_loss(tiny_model: Path):
     _, tokenizer = load_base(str(tiny_model))
-    turns = [Turn(role="user", content="hello"), Turn(role="assistant", content="yes?"), Turn(role="user", content="bye")]
+    turns = [
+        Turn(role="user", content="hello"),
+        Turn(role="assistant", content="yes?"),
+        Turn(role="user", content="bye"),
+    ]
     example = encode_example(tokenizer, turns, lambda index: index == 1, 100)
     assert example is not None
     learned = [token for token in example["labels"] if token != IGNORED]
@@ -79,7 +85,9 @@ def test_every_expert_has_turns_that_show_its_pattern():
     assert min(shown.values()) > 500
 
 
-def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(tiny_model: Path, few: Path, tmp_path: Path, monkeypatch: Any):
+def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(
+    tiny_model: Path, few: Path, tmp_path: Path, monkeypatch: Any
+):
     import empathy_agent.training.tuning as tuning
 
     seen: dict[str, Any] = {}
@@ -93,7 +101,12 @@ def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(tiny_m
 
     monkeypatch.setattr("empathy_agent.training.experts.tune", watch)
     results = train_experts(
-        base=str(tiny_model), conversations=few, out=tmp_path, tasks=load_tasks(), settings=TINY, experts=["compassionate"]
+        base=str(tiny_model),
+        conversations=few,
+        out=tmp_path,
+        tasks=load_tasks(),
+        settings=TINY,
+        experts=["compassionate"],
     )
     adapters = {name: moved for name, moved in seen["moved"].items() if "lora_" in name}
     assert adapters

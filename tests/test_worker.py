@@ -42,7 +42,12 @@ def test_mixed_batch_writes_what_peft_writes_one_at_a_time(worker: Worker, tiny_
     for text, adapter in requests:
         ids = torch.tensor([encode_prompt(tokenizer, ask(text), 500)])
         control = [token for token in tokenizer.all_special_ids if token != tokenizer.eos_token_id]
-        arguments = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones_like(ids), "suppress_tokens": control}
+        arguments = {
+            "max_new_tokens": 12,
+            "do_sample": False,
+            "attention_mask": torch.ones_like(ids),
+            "suppress_tokens": control,
+        }
         if adapter:
             peft.set_adapter(adapter)
             written = peft.generate(input_ids=ids, **arguments)
@@ -99,7 +104,9 @@ def test_a_stop_string_ends_the_reply_and_is_not_sent(worker: Worker):
     whole = "".join(worker.submit(ask("Hello"), None, GREEDY))
     assert len(whole) > 4
     stop = whole[3:5]
-    text = "".join(worker.submit(ask("Hello"), None, Decoding(0, repetition_penalty=1, max_new_tokens=12, stop=(stop,))))
+    text = "".join(
+        worker.submit(ask("Hello"), None, Decoding(0, repetition_penalty=1, max_new_tokens=12, stop=(stop,)))
+    )
     assert text == whole[: whole.index(stop)]
 
 
@@ -119,12 +126,16 @@ def test_a_failing_step_tells_the_caller_and_the_worker_lives_on(worker: Worker,
     assert "".join(worker.submit(ask("Hello"), None, GREEDY))
 
 
-def test_a_full_queue_says_so_and_a_closed_worker_too(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_queue_says_so_and_a_closed_worker_too(tiny_model: Path):
     worker = Worker(load_model(str(tiny_model)), max_rows=1, max_queued=1)
     long = Decoding(temperature=1.0, repetition_penalty=1, max_new_tokens=450)
-    with pytest.raises(OverloadedError, match="1 replies are waiting"):
+
+    def flood() -> None:
         for _ in range(20):
             worker.submit(ask("Hello"), None, long)
+
+    with pytest.raises(OverloadedError, match="1 replies are waiting"):
+        flood()
     worker.close()
     worker.close()
     with pytest.raises(ReplyError, match="closed"):

@@ -30,11 +30,11 @@ def run(options: argparse.Namespace) -> int:
             from empathy_agent.threads import open_threads
 
             checkpointer = stack.enter_context(open_threads())
-        graph = build_graph(engine=engine).compile(checkpointer=checkpointer)
-        config = {"configurable": {"thread_id": options.thread or uuid4().hex[:8]}}
+        graph: Any = build_graph(engine=engine).compile(checkpointer=checkpointer)
+        config: Any = {"configurable": {"thread_id": options.thread or uuid4().hex[:8]}}
         if once is None:
             return talk(graph, config, settings, as_json=options.json, engine=engine)
-        state = graph.invoke(_say(once), config, context=settings, **_durability(checkpointer))
+        state = graph.invoke(_say(once), config, context=settings, durability="exit" if checkpointer else None)
         if options.json:
             print(json.dumps(pick_turn(state), ensure_ascii=False))
         else:
@@ -94,9 +94,6 @@ def pick_turn(state: dict[str, Any]) -> dict[str, Any]:
     return {"reply": str(state["messages"][-1].text), **{name: state.get(name) for name in SHOWN}}
 
 
-def _say(text: str) -> dict[str, Any]:
+def _say(text: str) -> Any:
     return {"messages": [{"role": "user", "content": text}]}
 
-
-def _durability(checkpointer: Any) -> dict[str, Any]:
-    return {"durability": "exit"} if checkpointer else {}

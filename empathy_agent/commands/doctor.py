@@ -9,8 +9,17 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = "torch transformers peft sentence-transformers faiss-cpu langchain-core langgraph langgraph-checkpoint-sqlite".split()
-EXTRAS = "langchain langchain-openai langgraph-cli".split()
+PACKAGES = [
+    "torch",
+    "transformers",
+    "peft",
+    "sentence-transformers",
+    "faiss-cpu",
+    "langchain-core",
+    "langgraph",
+    "langgraph-checkpoint-sqlite",
+]
+EXTRAS = ["langchain", "langchain-openai", "langgraph-cli"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,5 +84,3 @@ def _find_device() -> str:
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
-
-

@@ -14,5 +14,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"thread": options.thread, **proof}))
     else:
-        print(f"thread {options.thread}: {proof['deleted']} rows deleted, {proof['left']} left, name found in the file: {proof['found_in_file']}")
+        print(
+            f"thread {options.thread}: {proof['deleted']} rows deleted, {proof['left']} left, "
+            f"name found in the file: {proof['found_in_file']}"
+        )
     return int(proof["left"] > 0 or bool(proof["found_in_file"]))

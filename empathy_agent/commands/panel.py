@@ -29,7 +29,9 @@ def draw_turn(state: dict[str, Any]) -> Panel:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     if state["route"] == "hand_off":
-        table.add_row("safety", f"{state['safety']['category']} ({state['safety']['score']:.2f}): handed off, no model wrote this")
+        table.add_row(
+            "safety", f"{state['safety']['category']} ({state['safety']['score']:.2f}): handed off, no model wrote this"
+        )
         return Panel(table, border_style="red", width=88)
     task, need, assessment, drift = state["task"], state["need"], state["assessment"], state["drift"]
     table.add_row("task", f"{task['label']} ({task['confidence']:.2f}), then {task['runner_up']}")
@@ -88,7 +90,7 @@ class Screen:
     @contextmanager
     def reply(self) -> Iterator[Callable[[str, Any], None]]:
         """Shows stages and tokens of a reply while it is made; a revision replaces the draft."""
-        shown = {"text": "", "stage": "reading", "written": False}
+        shown: dict[str, Any] = {"text": "", "stage": "reading", "written": False}
         with Live(console=self._console, refresh_per_second=12, transient=True) as live:
 
             def show(mode: str, event: Any) -> None:

@@ -28,9 +28,16 @@ def run(options: argparse.Namespace) -> int:
 
         if data is None:
             raise InputError("train base needs --data DIR with public conversations")
-        found = train_base(data=[data], out=out / "stage1", minutes=options.minutes, settings=settings["base"], seed=options.seed)
+        found = train_base(
+            data=[data], out=out / "stage1", minutes=options.minutes, settings=settings["base"], seed=options.seed
+        )
         found |= train_chat(
-            base=out / "stage1", conversations=conversations, data=data, out=out, settings=settings["chat"], seed=options.seed
+            base=out / "stage1",
+            conversations=conversations,
+            data=data,
+            out=out,
+            settings=settings["chat"],
+            seed=options.seed,
         )
         shutil.copy(out / "stage1" / "losses.jsonl", out)
     elif options.what == "heads":

@@ -55,9 +55,7 @@ def assess_conversations(engine: EmpathyEngine, conversations: Iterable[dict[str
 def _assess_together(engine: EmpathyEngine, conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     import numpy as np
 
-    plain = [
-        [Turn(role=t["role"], content=t["content"][:LONGEST_MESSAGE]) for t in c["turns"]] for c in conversations
-    ]
+    plain = [[Turn(role=t["role"], content=t["content"][:LONGEST_MESSAGE]) for t in c["turns"]] for c in conversations]
     texts = [turn["content"] for turns in plain for turn in turns if turn["role"] != "system"]
     engine.encoder.encode(list(dict.fromkeys(texts)))
     assessed = [{**c, "task": None, "turns": [dict(turn) for turn in c["turns"]]} for c in conversations]

@@ -1,0 +1,1 @@
+"""Trains everything that ships: base, experts and heads. One file per stage."""

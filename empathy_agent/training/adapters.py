@@ -39,7 +39,7 @@ def train_adapter(
 
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    encoder = SentenceTransformer(str(find_minilm()))
+    encoder: Any = SentenceTransformer(str(find_minilm()))
     lora = LoraConfig(
         r=settings["rank"], lora_alpha=2 * settings["rank"], lora_dropout=0.05, target_modules=settings["modules"]
     )
@@ -87,8 +87,11 @@ def train_adapter(
         raw = torch.cat([run(held[i : i + 32]) for i in range(0, len(held), 32)])
     temperature = fit_temperature(raw[None], labels[held])
     adapted.peft_config["default"].base_model_name_or_path = "sentence-transformers/all-MiniLM-L6-v2"
-    adapted.save_pretrained(out / group.name)
+    adapted.save_pretrained(str(out / group.name))
     (out / group.name / "README.md").unlink(missing_ok=True)
     fingerprint = Encoder(adapter=out / group.name).fingerprint
     tensors = {"w2": (SCALE * linear.weight.T)[None].detach().numpy(), "b2": linear.bias[None].detach().numpy()}
-    write_head(Head([Group(group.name, "softmax", group.labels, temperature)], fingerprint, tensors), out / f"{group.name}.safetensors")
+    write_head(
+        Head([Group(group.name, "softmax", group.labels, temperature)], fingerprint, tensors),
+        out / f"{group.name}.safetensors",
+    )

@@ -56,10 +56,15 @@ def build_base(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> 
     """Builds the untrained Llama-architecture model that `settings` describes."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    names = (
-        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size "
-        "max_position_embeddings vocab_size"
-    ).split()
+    names = [
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "vocab_size",
+    ]
     return LlamaForCausalLM(
         LlamaConfig(
             **{name: settings[name] for name in names},
@@ -209,6 +214,9 @@ def train_base(
             (checkpoint / "state.pt.new").replace(checkpoint / "state.pt")
             model.save_pretrained(out)
         elif step % 20 == 0:
-            print(f"step {step} loss {sum(recent) / len(recent):.3f} {step * batch_size * length / spent:.0f} tokens/s", flush=True)
+            print(
+                f"step {step} loss {sum(recent) / len(recent):.3f} {step * batch_size * length / spent:.0f} tokens/s",
+                flush=True,
+            )
     model.to(torch.bfloat16).save_pretrained(out)
     return entry

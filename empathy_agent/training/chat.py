@@ -15,7 +15,14 @@ from empathy_agent.training.examples import SystemWriter, build_examples
 from empathy_agent.training.heads import list_conversations
 from empathy_agent.training.tuning import tune
 
-PUBLIC = ("empatheticdialogues", "cucom_ecommerce", "dolly_open_qa", "redial_valtest", "oasst_en100", "chitchat_personas")
+PUBLIC = (
+    "empatheticdialogues",
+    "cucom_ecommerce",
+    "dolly_open_qa",
+    "redial_valtest",
+    "oasst_en100",
+    "chitchat_personas",
+)
 
 
 def train_chat(

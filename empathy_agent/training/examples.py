@@ -96,7 +96,11 @@ def build_examples(
         longest: Tokens of a sequence at most.
     """
     for conversation in conversations:
-        system = [Turn(role="system", content=writer.write(conversation, described))] if writer and "expert" in conversation else []
+        system = (
+            [Turn(role="system", content=writer.write(conversation, described))]
+            if writer and "expert" in conversation
+            else []
+        )
         turns = [*system, *(Turn(role=turn["role"], content=turn["content"]) for turn in conversation["turns"])]
 
         def pick(index: int, conversation: dict[str, Any] = conversation, before: int = len(system)) -> bool:

@@ -88,7 +88,7 @@ def train_experts(
 
         adapted.to(torch.bfloat16)
         adapted.peft_config["default"].base_model_name_or_path = base or "empathy-nano"
-        adapted.save_pretrained(out / expert)
+        adapted.save_pretrained(str(out / expert))
         card = {
             "base": base or "empathy-nano",
             "base_fingerprint": fingerprint,

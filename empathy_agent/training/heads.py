@@ -106,9 +106,15 @@ def train_head(
 
     for _ in range(steps):
         picked = torch.cat(
-            [pool[torch.randint(len(pool), (n,), generator=generator)] for pool, n in zip(pools, sizes, strict=True) if n]
+            [
+                pool[torch.randint(len(pool), (n,), generator=generator)]
+                for pool, n in zip(pools, sizes, strict=True)
+                if n
+            ]
         )
-        loss = _measure_loss(recipe, run(x[picked], recipe.dropout), {k: v[picked] for k, v in targets.items()}, targets)
+        loss = _measure_loss(
+            recipe, run(x[picked], recipe.dropout), {k: v[picked] for k, v in targets.items()}, targets
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -119,9 +125,13 @@ def train_head(
     for group in recipe.groups:
         part = raw[..., start : start + len(group.labels)]
         start += len(group.labels)
-        labelled = (targets[group.name][held_out] >= 0) & primary[held_out] if group.kind == "softmax" else torch.zeros(0)
+        labelled = (
+            (targets[group.name][held_out] >= 0) & primary[held_out] if group.kind == "softmax" else torch.zeros(0)
+        )
         if group.kind == "softmax" and labelled.any():
-            group = replace(group, temperature=fit_temperature(part[:, labelled], targets[group.name][held_out][labelled]))
+            group = replace(
+                group, temperature=fit_temperature(part[:, labelled], targets[group.name][held_out][labelled])
+            )
         groups.append(group)
     tensors = {name: value.detach().numpy() for name, value in zip(("w1", "b1", "w2", "b2"), parameters, strict=True)}
     return Head(groups, encoder, {k: np.squeeze(v, 1) if k.startswith("b") else v for k, v in tensors.items()})

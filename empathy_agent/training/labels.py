@@ -74,9 +74,7 @@ class Example:
         return [turn["content"] for turn in self.turns] + ([self.reply] if self.reply else [])
 
 
-def list_examples(
-    conversations: Path, data: Path | None, labels: Path | None, seed: int
-) -> dict[str, list[Example]]:
+def list_examples(conversations: Path, data: Path | None, labels: Path | None, seed: int) -> dict[str, list[Example]]:
     """Gathers the examples of every head."""
     from empathy_agent.training.heads import list_conversations
 

@@ -35,12 +35,14 @@ def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Exampl
         guess = np.asarray(reading.labels)[reading.mean.argmax(1)]
         users = np.asarray([e.extra.get("users", 1) for e in tests["task"]])
         for title, rows in (("first", users == 1), ("third", users == 3)):
-            found[f"task_macro_f1_{title}_message"] = round(float(f1_score(truth[rows], guess[rows], average="macro")), 3)
+            found[f"task_macro_f1_{title}_message"] = round(
+                float(f1_score(truth[rows], guess[rows], average="macro")), 3
+            )
         known = 1 - reading.mean[users == 1][:, reading.labels.index("unknown")]
         found["unknown_auroc"] = round(float(roc_auc_score(truth[users == 1] != "unknown", known)), 3)
     if "need" in readings:
-        level = [e.labels["need"][0] for e in tests["need"]]
-        found["need_spearman"] = correlate_ranks(readings["need"]["need"].mean[:, 0], np.asarray(level))
+        level = np.asarray([e.labels["need"][0] for e in tests["need"]])
+        found["need_spearman"] = correlate_ranks(readings["need"]["need"].mean[:, 0], level)
         reading = readings["need"]["emotion"]
         guess = np.asarray(reading.labels)[reading.mean.argmax(1)]
         found["emotion_accuracy"] = round(float(np.mean(guess == [e.labels["emotion"] for e in tests["need"]])), 3)

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def tune(
-    model: Any, tokenizer: Any, train: list[dict[str, Any]], dev: list[dict[str, Any]], settings: dict[str, Any], out: Path, seed: int
+    model: Any,
+    tokenizer: Any,
+    train: list[dict[str, Any]],
+    dev: list[dict[str, Any]],
+    settings: dict[str, Any],
+    out: Path,
+    seed: int,
 ) -> dict[str, float]:
     """Trains what is trainable in `model` and returns the losses on `dev` before and after (nats a token).
 

@@ -1,0 +1,64 @@
+"""The package as a whole: its public names, what importing it costs, its README."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import empathy_agent
+from empathy_agent import build_graph
+
+TOP = Path(__file__).parent.parent
+
+
+def test_every_public_name_exists_and_no_other_is_promised():
+    for name in empathy_agent.__all__:
+        assert getattr(empathy_agent, name).__name__ == name
+    assert set(empathy_agent.__all__) <= set(dir(empathy_agent))
+    with pytest.raises(AttributeError, match="has no attribute 'Empathizer'"):
+        empathy_agent.Empathizer  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = (
+        "import sys; before = set(sys.modules); import empathy_agent\n"
+        "print(sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(eval(done.stdout)) <= {"empathy_agent", "importlib", "__future__", "typing", "warnings"}
+
+
+def test_the_error_tree_in_the_docstring_is_the_one_in_the_code():
+    from empathy_agent import errors
+
+    drawn = set(re.findall(r"(\w+Error)\b(?= \()", errors.__doc__ or "")) | {"EmpathyAgentError"}
+    assert drawn == {name for name, value in vars(errors).items() if isinstance(value, type)}
+
+
+def test_the_graph_in_the_readme_is_the_graph_in_the_code():
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    drawn = re.search(r"```mermaid\n(.*?)```", readme, re.DOTALL)
+    assert drawn
+    now = build_graph().compile().get_graph().draw_mermaid()
+    assert drawn[1].strip() == re.sub(r"^---.*?---\n", "", now, flags=re.DOTALL).strip()
+
+
+def test_the_python_in_the_readme_runs():
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_no_file_is_longer_than_300_lines():
+    long = {
+        path.name: n
+        for path in TOP.glob("empathy_agent/**/*.py")
+        if (n := len(path.read_text(encoding="utf-8").splitlines())) > 300
+    }
+    assert not long
