@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from empathy_agent import __version__
@@ -53,6 +54,29 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--thread", required=True, metavar="ID")
     forget.add_argument("--json", action="store_true")
 
+    synthesize = commands.add_parser(
+        "synthesize", help="hold conversations to the gates, or make more with a chat model"
+    )
+    what = synthesize.add_subparsers(dest="what", required=True, metavar="check|write")
+    check = what.add_parser("check", help="print the table of the gates; exit code 1 where one does not pass")
+    check.add_argument("--exemplars", metavar="DIR", help="a folder of your own exemplars")
+    check.add_argument("--least", type=int, metavar="N", help="conversations wanted per task (default: 150)")
+    check.add_argument("--json", action="store_true")
+    write = what.add_parser("write", help="make conversations with any chat model; run it again to go on")
+    write.add_argument("--chat-model", required=True, metavar="PROVIDER:MODEL", help="as LangChain names it")
+    write.add_argument("--tasks", required=True, metavar="A,B", help="names of tasks")
+    write.add_argument("--count", type=int, required=True, metavar="N", help="conversations of each task")
+    write.add_argument("--out", required=True, metavar="DIR", help="one file per task and report.json")
+    write.add_argument("--personas", metavar="F.jsonl", help="default: personas.jsonl of --conversations")
+    write.add_argument("--seed", type=int, default=0)
+    for part in (check, write):
+        part.add_argument(
+            "--conversations",
+            default="conversations",
+            metavar="DIR",
+            help="conversations there are (default: %(default)s)",
+        )
+
     train = commands.add_parser("train", help="train the base, the heads or the experts")
     train.add_argument("what", choices=("base", "heads", "experts"))
     train.add_argument(
@@ -63,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--base", metavar="M", help="folder or hub id of the base, for the experts (default: empathy-nano)"
     )
+    train.add_argument("--only", metavar="A,B", help="names of the experts to train (default: all)")
     train.add_argument("--out", required=True, metavar="DIR")
     train.add_argument("--minutes", type=float, default=75, help="time budget of the base (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0)
@@ -88,6 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     try:
         return int(import_module(f"empathy_agent.commands.{options.command}").run(options) or 0)
     except InputError as error:

@@ -8,7 +8,7 @@ from langchain_core.messages import AnyMessage
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
 
-STATE_VERSION = 1
+from empathy_agent.measures import Course
 
 
 class Safety(TypedDict):

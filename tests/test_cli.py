@@ -218,7 +218,9 @@ def test_help_imports_nothing_heavy_and_every_command_has_it():
 
 
 def test_settings_are_read_as_json_or_text():
-    settings = read_settings(["temperature=0", "review=true", "system=prompt", "level=0.4"])
-    assert (settings.temperature, settings.review, settings.system, settings.level) == (0, True, "prompt", 0.4)
-    with pytest.raises(InputError):
+    settings = read_settings(["temperature=0", "system=prompt", "level=0.4"])
+    assert (settings.temperature, settings.system, settings.level) == (0, "prompt", 0.4)
+    with pytest.raises(InputError, match="choose one of experts, prompt, base"):
         read_settings(["system=magic"])
+    with pytest.raises(InputError, match="chat cannot resume a stopped reply"):
+        read_settings(["review=true"])

@@ -86,7 +86,10 @@ def read_settings(given: list[str]) -> Settings:
             values[name.strip()] = json.loads(value)
         except ValueError:
             values[name.strip()] = value.strip()
-    return get_settings(values)
+    settings = get_settings(values)
+    if settings.review or settings.pause_on_hand_off:
+        raise InputError("chat cannot resume a stopped reply: use review and pause_on_hand_off in Studio or the library")
+    return settings
 
 
 def pick_turn(state: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
             out=out,
             tasks=load_tasks(),
             settings=settings["experts"],
+            experts=options.only.split(",") if options.only else None,
             seed=options.seed,
         )
     print(json.dumps(found, indent=2))

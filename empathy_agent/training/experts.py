@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from empathy_agent.errors import InputError
 from empathy_agent.models import CARD, fingerprint_base, load_base
 from empathy_agent.tasks import Tasks
 from empathy_agent.training.examples import SystemWriter, build_examples
@@ -54,6 +55,8 @@ def train_experts(
     written = list_conversations(conversations)
     encoder = Encoder(remembered=100_000)
     content = json.dumps([c["turns"] for c in written if c["split"] == "train"], sort_keys=True)
+    if unknown := sorted(set(experts or []) - set(tasks.patterns)):
+        raise InputError(f"no expert {', '.join(unknown)}: choose from {', '.join(tasks.patterns)}")
     results: dict[str, dict[str, float]] = {}
     for expert in experts or list(tasks.patterns):
         model, tokenizer = load_base(base)

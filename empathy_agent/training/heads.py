@@ -161,7 +161,7 @@ def train_heads(
     Returns:
         What was measured on the test split, by reading.
     """
-    from empathy_agent.training.readings import measure_readings
+    from empathy_agent.training.readings import measure_levels, measure_readings
 
     encoder = Encoder(remembered=1_000_000)
     examples = list_examples(conversations, data, labels, seed)
@@ -181,7 +181,7 @@ def train_heads(
         seed=seed,
     )
     tests = {name: [e for e in rows if e.split == "test"] for name, rows in examples.items()}
-    return measure_readings(out, encoder, tests)
+    return measure_levels(list_conversations(conversations)) | measure_readings(out, encoder, tests)
 
 
 def list_conversations(folder: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,25 @@ def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Exampl
             found[f"danger_recall_{manner}"] = round(float((score[truth & (manners == manner)] >= 0.5).mean()), 3)
         found["danger_auroc_hard"] = round(float(roc_auc_score(truth[hard], score[hard])), 3)
     return found
+
+
+def measure_levels(conversations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns each task's mean need and the slope of reply levels on need within tasks, over the train split.
+
+    They are `usual_need` in `tasks.toml` and `NEED_WEIGHT` in `need.py`.
+    """
+    import numpy as np
+
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for conversation in conversations:
+        if conversation["split"] == "train":
+            for before, after in pairwise(conversation["turns"]):
+                if before["role"] == "user":
+                    pairs.setdefault(conversation["task"], []).append((before["need"], after["empathy"]["level"]))
+    moved = np.concatenate([np.asarray(rows) - np.mean(rows, axis=0) for rows in pairs.values()])
+    slope = float(moved[:, 0] @ moved[:, 1] / (moved[:, 0] @ moved[:, 0]))
+    usual = {task: round(float(np.mean(rows, axis=0)[0]), 3) for task, rows in pairs.items()}
+    return {"usual_need": usual, "need_weight": round(slope, 3)}
 
 
 def correlate_ranks(a: np.ndarray, b: np.ndarray) -> float:
