@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from empathy_agent.errors import InputError
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
@@ -24,6 +26,22 @@ class Decoding:
     max_new_tokens: int = 160
     seed: int = 0
     stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "temperature": (0.0, 10.0, float),
+            "top_p": (1e-3, 1.0, float),
+            "repetition_penalty": (0.1, 10.0, float),
+            "max_new_tokens": (1, 2**31, int),
+            "seed": (0, 2**63 - 1, int),
+        }
+        for name, (low, high, kind) in bounds.items():
+            value = getattr(self, name)
+            number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                raise InputError(f"{name} is {value!r}: it must be {kind.__name__} between {low} and {high}")
+        if 0 < self.temperature < 0.01:
+            object.__setattr__(self, "temperature", 0.0)  # as good as greedy, and safe to divide by
 
 
 def choose_token(

@@ -42,7 +42,8 @@ class Encoder:
         from sentence_transformers import SentenceTransformer
 
         # Twice as fast where the processor multiplies bfloat16, with a cosine of 0.9999 to float32.
-        self._dtype = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self._dtype = torch.bfloat16 if fast else torch.float32
         try:
             self._model = SentenceTransformer(str(folder), model_kwargs={"dtype": self._dtype})
         except Exception as error:

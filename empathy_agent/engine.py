@@ -83,9 +83,10 @@ class EmpathyEngine:
         """The index of exemplars."""
         from empathy_agent.exemplars import build_index
 
+        encoder = self.encoder
         with _loading:
             folder = Path(self._exemplars) if self._exemplars else None
-            return build_index(self.encoder, folder, Path(self._cache) if self._cache else None)
+            return build_index(encoder, folder, Path(self._cache) if self._cache else None)
 
     @cached_property
     def chat_model(self) -> BaseChatModel:

@@ -47,8 +47,11 @@ def load_exemplars(folder: Path | None = None) -> list[dict[str, Any]]:
     exemplars: list[dict[str, Any]] = []
     seen: set[str] = set()
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+            if not raw.strip():
+                continue
             try:
+                line = raw.decode("utf-8")
                 row = json.loads(line)
                 exemplar = {name: kind(row[name]) for name, kind in FIELDS.items()}
             except (ValueError, KeyError, TypeError) as error:

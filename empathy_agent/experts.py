@@ -71,7 +71,7 @@ class ExpertChatModel(BaseChatModel):
         return LangSmithParams(
             ls_provider="empathy-agent",
             ls_model_type="chat",
-            ls_model_name=self.model or "empathy-nano",
+            ls_model_name=kwargs.get("model") or self.model or "empathy-nano",
             ls_temperature=kwargs.get("temperature", self.temperature),
             ls_max_tokens=kwargs.get("max_new_tokens", self.max_new_tokens),
         )
@@ -80,10 +80,10 @@ class ExpertChatModel(BaseChatModel):
         """Accepts no tools: a small local model would not call them soundly.
 
         Raises:
-            InputError: Tools were given. Use `EmpathyMiddleware` in the mode `polish`, where the host's model calls them.
+            InputError: Tools were given. Let the host's own model call them.
         """
         if tools:
-            raise InputError("ExpertChatModel calls no tools: let the host's model call them and use the mode 'polish'")
+            raise InputError("ExpertChatModel calls no tools: let the host's own model call them")
         return self
 
     def _generate(
@@ -94,8 +94,13 @@ class ExpertChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         reply = self._submit(messages, stop, kwargs)
-        text = "".join(reply)
-        message = AIMessage(text, usage_metadata=cast(UsageMetadata, reply.usage), response_metadata=self._metadata(reply))
+        try:
+            text = "".join(reply)
+        finally:
+            reply.cancel()
+        message = AIMessage(
+            text, usage_metadata=cast(UsageMetadata, reply.usage), response_metadata=self._metadata(reply)
+        )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -153,6 +158,8 @@ def _get_prompt(messages: Sequence[BaseMessage]) -> list[Turn]:
         text, role = str(message.text), ROLES.get(message.type, "user")
         if role == "system" or not text.strip():
             continue
+        if role == "assistant" and not any(turn["role"] == "user" for turn in turns):
+            continue  # a greeting before the first question, which many chat templates refuse
         if turns and turns[-1]["role"] == role:
             turns[-1] = Turn(role=turns[-1]["role"], content=f"{turns[-1]['content']}\n{text}")
         else:

@@ -42,7 +42,7 @@ def build_graph(*, engine: EmpathyEngine | None = None) -> StateGraph[EmpathySta
 
     graph.add_edge(START, "screen_message")
     graph.add_conditional_edges("screen_message", route_message)
-    graph.add_edge("hand_off", END)
+    graph.add_conditional_edges("hand_off", route_hand_off)
     graph.add_edge("recognize_task", "estimate_need")
     graph.add_edge("estimate_need", "retrieve_exemplars")
     graph.add_edge("retrieve_exemplars", "generate_reply")
@@ -55,6 +55,12 @@ def build_graph(*, engine: EmpathyEngine | None = None) -> StateGraph[EmpathySta
 def route_message(state: EmpathyState) -> Literal["hand_off", "recognize_task"]:
     """Danger goes to people; everything else is answered."""
     return "hand_off" if state["safety"]["route"] == "hand_off" else "recognize_task"
+
+
+def route_hand_off(state: EmpathyState, runtime: Runtime[Settings]) -> Literal["hand_off", "__end__"]:
+    """After its fixed words, a hand-off waits for a person where that is set."""
+    waits = get_settings(runtime.context).pause_on_hand_off
+    return "hand_off" if waits and state["messages"][-1].response_metadata.get("route") == "hand_off" else "__end__"
 
 
 def route_reply(state: EmpathyState, runtime: Runtime[Settings]) -> Literal["generate_reply", "track_drift"]:

@@ -87,7 +87,7 @@ def load_head(path: Path, encoder: str) -> Head:
     if described["encoder"] != encoder:
         raise ModelError(
             f"the head {path.name} was trained on encoder {described['encoder']}, not on {encoder}: "
-            "train heads for it with `empathy-agent train heads --encoder`"
+            "give the encoder that they were trained on, or heads trained on this one (training.heads.train_heads)"
         )
     return Head([Group(**group) for group in described["groups"]], described["encoder"], tensors)
 

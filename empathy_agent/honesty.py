@@ -14,15 +14,15 @@ _FEELING = (
 CLAIMS: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern, re.IGNORECASE)
     for name, pattern in {
-        "feeling": rf"\bI(?:'m| am)(?: so| really| very| truly| just)* (?:{_FEELING})\b"
+        "feeling": rf"\bI(?:'m| am)(?: so| really| very| truly| just)* (?:{_FEELING})\b(?! to )"
         rf"|\bI (?:really |truly |just )?feel (?:so |very |really )?(?:{_FEELING}|your|the same|for you|bad|awful|terrible)\b"
         r"|\b(?:breaks|broke|warms|melts) my heart\b"
         r"|\bI know (?:exactly )?how (?:you|that) feels?\b|\bI(?:'ve| have) been there\b"
-        r"|\bI (?:love|hate|adore|enjoy)(?:d)? (?:that|this|it|the|watching|eating)\b",
+        r"|\bI (?:loved?|hated?|adored?|enjoy(?:ed)?) (?:that|this|it|the|watching|eating)\b",
         "body": r"\bmy (?:own )?(?:body|heart|eyes|hands|stomach|skin)\b|\bI (?:ate|slept|drank|walked|cried|ran|hugged)\b"
         r"|\bI(?:'m| am) (?:hungry|tired|thirsty|pregnant)\b",
-        "life": r"(?-i:\bmy|(?:^|[.!?] )My) (?:wife|husband|mom|mum|mother|dad|father|son|daughter|kids?|children|girlfriend|boyfriend"
-        r"|sister|brother|boss|job|dog|cat|childhood|grandmother|grandfather|friends?|family)\b"
+        "life": r"(?-i:\bmy|(?:^|[.!?] )My) (?:wife|husband|mom|mum|mother|dad|father|son|daughter|kids?|children|girlfriend"
+        r"|boyfriend|sister|brother|boss|job|dog|cat|childhood|grandmother|grandfather|friends?|family)\b"
         r"|\bas a (?:human|person|parent|mother|father|woman|man)(?: myself)?, I\b"
         r"|\bwhen I was (?:a child|a kid|young|little|your age|in school|in college)\b",
         "human": r"\bI(?:'m| am) (?:a )?(?:human|real person|person like you|not (?:an? )?(?:AI|bot|robot|machine|computer))\b",
@@ -43,5 +43,5 @@ def find_violations(reply: str) -> list[str]:
     >>> find_violations("I am an AI program, so I have no evenings of my own.")
     []
     """
-    own = QUOTED.sub(" ", reply)
+    own = QUOTED.sub(" ", reply).replace("’", "'")
     return [name for name, pattern in CLAIMS.items() if pattern.search(own)]

@@ -9,10 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empathy_agent.drift import correct_target
 from empathy_agent.encoder import Encoder
 from empathy_agent.heads import Head
-from empathy_agent.state import Drift, Need
+from empathy_agent.state import Need
 from empathy_agent.tasks import TaskProfile
 from empathy_agent.turns import Turn, list_texts
 
@@ -122,8 +121,8 @@ def read_need(head: Head, encoder: Encoder, turns: Sequence[Turn]) -> Need:
     )
 
 
-def choose_target(profile: TaskProfile, need: Need, drift: Drift | None, preference: float) -> float:
-    """Returns the target level in [0, 1]: desired + 0.75 · (need - usual need) + wishes + preference, then drift correction.
+def choose_target(profile: TaskProfile, need: Need, preference: float) -> float:
+    """Returns the target level in [0, 1]: desired + 0.75 · (need - usual need) + wishes + 0.2 · preference.
 
     The formula is ours; its first weight is the slope of the written replies' levels on need within a task (`train heads`
     prints it).
@@ -131,4 +130,4 @@ def choose_target(profile: TaskProfile, need: Need, drift: Drift | None, prefere
     target = profile.desired + NEED_WEIGHT * (need["level"] - profile.usual_need) + PREFERENCE_WEIGHT * preference
     wishes = load_wishes()
     target += sum(wishes[name]["shift"] for name in need["wishes"])
-    return correct_target(round(min(1.0, max(0.0, target)), 4), drift)
+    return round(min(1.0, max(0.0, target)), 4)

@@ -36,20 +36,21 @@ class Nodes:
         text = str(last.text)
         clean = check_text(text)
         history = [*_history({"messages": state["messages"][:-1]}), Turn(role="user", content=clean)]
-        update: dict[str, Any] = {
-            "safety": safety.screen_turns(self.engine.heads["danger"], self.engine.danger_encoder, history)
-        }
+        (found,) = safety.screen_turns(self.engine.heads["danger"], self.engine.danger_encoder, [history])
+        update: dict[str, Any] = {"safety": found, "review": get_settings(runtime.context).review}
         if clean != text.strip():
             update["messages"] = [last.model_copy(update={"content": clean})]
         return update
 
     def hand_off(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
-        """Answers danger with fixed words and human contacts; no model writes here."""
+        """Answers danger with fixed words and human contacts, then waits for a person where that is set; no model writes here."""
+        if isinstance(state["messages"][-1], AIMessage):
+            answer = interrupt({"hand_off": state["safety"], "reply": str(state["messages"][-1].text)})
+            reply = answer.get("reply") if isinstance(answer, dict) else answer
+            said = [AIMessage(check_text(reply), id=str(uuid4()))] if isinstance(reply, str) and reply.strip() else []
+            return {"messages": said}
         words = write_prompt(f"hand_off_{state['safety']['category']}")
-        if get_settings(runtime.context).pause_on_hand_off:
-            answer = interrupt({"hand_off": state["safety"], "reply": words})
-            words = answer["reply"] if isinstance(answer, dict) and answer.get("reply") else words
-        cleared = dict.fromkeys(("need", "target", "expert", "assessment"))
+        cleared = dict.fromkeys(("need", "desired", "target", "expert", "assessment"))
         message = AIMessage(words, id=str(uuid4()), response_metadata={"route": "hand_off"})
         return {"messages": [message], "route": "hand_off", "exemplars": [], "revisions": [], **cleared}
 
@@ -66,10 +67,11 @@ class Nodes:
         found = need.read_need(self.engine.heads["need"], self.engine.encoder, _history(state))
         label, before = state["task"]["label"], state.get("drift")
         if settings.level is not None:
-            target = settings.level
+            desired = target = settings.level
             found["reasons"].append("target set by the host")
         else:
-            target = need.choose_target(tasks.get(label), found, before, settings.user_preference)
+            desired = need.choose_target(tasks.get(label), found, settings.user_preference)
+            target = drift.correct_target(desired, before)
             if before and before["alarm"] != "none":
                 found["reasons"].append(f"drift alarm: {before['alarm']}-empathy in recent turns")
         if settings.expert and settings.expert not in tasks.patterns:
@@ -77,7 +79,7 @@ class Nodes:
                 f"no expert {settings.expert!r}: choose one of {', '.join(tasks.patterns)}, or leave it empty"
             )
         expert = settings.expert or tasks.choose_expert(label, target, state.get("expert"))
-        return {"need": found, "target": target, "expert": expert, "revisions": []}
+        return {"need": found, "desired": desired, "target": target, "expert": expert, "revisions": []}
 
     def retrieve_exemplars(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Retrieves exemplary turns by context, task and target; one more under a drift alarm, none where need is small."""
@@ -108,7 +110,8 @@ class Nodes:
         if drafts:
             history = [m for m in history if m.id != drafts[0]["id"]]
         prompt: list[AnyMessage] = [SystemMessage(system)] if system else []
-        reply = writer.invoke([*prompt, *history])
+        # What a person will still edit must not reach the user's screen.
+        reply = writer.invoke([*prompt, *history], {"tags": ["nostream"]} if state["review"] else None)
         answered = AIMessage(
             str(reply.text).strip() or write_prompt("no_reply"),
             id=drafts[0]["id"] if drafts else reply.id or str(uuid4()),
@@ -128,7 +131,7 @@ class Nodes:
             assessment, miss = drafts[-1]["assessment"], drafts[-1]["miss"]
         draft = {"id": reply.id, "content": str(reply.text), "miss": miss, "assessment": assessment}
         update: dict[str, Any] = {"assessment": assessment, "revisions": [*drafts, draft], "messages": [reply]}
-        if settings.review and not wants_revision(update["revisions"], settings):
+        if state["review"] and not wants_revision(update["revisions"], settings):
             answer = interrupt({"reply": str(reply.text), "assessment": assessment, "target": state["target"]})
             edited = answer.get("reply") if isinstance(answer, dict) else answer
             if isinstance(edited, str) and edited.strip():
@@ -141,7 +144,7 @@ class Nodes:
         settings = get_settings(runtime.context)
         now = drift.track_drift(
             state.get("drift"),
-            target=state["target"],
+            target=state["desired"],
             assessment=state["assessment"],
             need=state["need"],
             tolerance=settings.tolerance,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from string import Template
 
 from empathy_agent.content import find_content
@@ -11,13 +10,13 @@ from empathy_agent.errors import InputError
 
 
 @lru_cache
-def load_prompt(name: str, folder: Path | None = None) -> Template:
+def load_prompt(name: str) -> Template:
     """Reads `prompts/<name>.md`.
 
     Raises:
         InputError: There is no such prompt; the message lists those that exist.
     """
-    folder = folder or find_content("prompts")
+    folder = find_content("prompts")
     path = folder / f"{name}.md"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.md")))

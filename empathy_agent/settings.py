@@ -46,21 +46,28 @@ class Settings:
     ] = False
     temperature: Annotated[float, Field(description="Sampling temperature; 0 is greedy.", ge=0, le=2)] = 0.6
     max_new_tokens: Annotated[int, Field(description="Longest reply, in tokens.", ge=1, le=4096)] = 160
-    seed: Annotated[int, Field(description="Seed of sampling.", ge=0)] = 0
+    seed: Annotated[int, Field(description="Seed of sampling.", ge=0, le=2**31)] = 0
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Settings, include_extras=True)
         for field in fields(self):
             value, annotation = getattr(self, field.name), hints[field.name]
-            allowed = get_args(get_args(annotation)[0])
-            if field.name == "system" and value not in allowed:
-                raise InputError(f"setting system is {value!r}: choose one of {', '.join(allowed)}")
+            if field.name == "system":
+                if value not in (allowed := get_args(get_args(annotation)[0])):
+                    raise InputError(f"setting system is {value!r}: choose one of {', '.join(allowed)}")
+                continue
+            kind = _get_kind(field)
+            fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (
+                kind is bool
+            )
+            if not fits and not (value is None and field.name == "level"):
+                raise InputError(f"setting {field.name} is {value!r}: it must be {kind.__name__}")
             bounds = {type(m).__name__: m for m in get_args(annotation)[1].metadata}
             if value is None or not bounds:
                 continue
             low = bounds["Ge"].ge if "Ge" in bounds else float("-inf")
             high = bounds["Le"].le if "Le" in bounds else float("inf")
-            if not isinstance(value, (int, float)) or not low <= value <= high:
+            if not low <= value <= high:
                 raise InputError(f"setting {field.name} is {value!r}: it must lie between {low} and {high}")
 
     @classmethod
@@ -75,12 +82,16 @@ class Settings:
             text = environment.get(f"EMPATHY_AGENT_{field.name.upper()}")
             if text is None:
                 continue
-            kind: Any = float if field.name == "level" else type(field.default)
+            kind = _get_kind(field)
             try:
                 given[field.name] = text.lower() in ("1", "true", "yes", "on") if kind is bool else kind(text)
             except ValueError:
                 raise InputError(f"EMPATHY_AGENT_{field.name.upper()} is {text!r}: expected {kind.__name__}") from None
         return cls(**given)
+
+
+def _get_kind(field: Any) -> Any:
+    return float if field.name == "level" else type(field.default)
 
 
 def get_settings(context: Settings | Mapping[str, Any] | None) -> Settings:

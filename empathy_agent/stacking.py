@@ -67,13 +67,24 @@ def stack_adapters(model: PeftModel) -> tuple[nn.Module, Rows]:
     Raises:
         ModelError: An adapter uses what stacking cannot serve (DoRA, trained embeddings or biases, other modules saved).
     """
+    from peft import LoraConfig
     from peft.tuners.lora import Linear as LoraLinear
     from peft.tuners.lora import LoraLayer
 
     names = list(model.peft_config)
     ranks = [model.peft_config[name].r for name in names]
     for name, config in model.peft_config.items():
-        if config.use_dora or config.bias != "none" or config.modules_to_save or config.rank_pattern:
+        if not isinstance(config, LoraConfig):
+            raise ModelError(
+                f"adapter {name!r} is {type(config).__name__}: only LoRA can share a batch, train it as LoRA"
+            )
+        if (
+            config.use_dora
+            or config.lora_bias
+            or config.bias != "none"
+            or config.modules_to_save
+            or config.rank_pattern
+        ):
             raise ModelError(
                 f"adapter {name!r} uses DoRA, biases, saved modules or a rank pattern, which cannot share a batch: "
                 "train it as plain LoRA (`empathy-agent train experts`)"

@@ -89,13 +89,16 @@ class EmpathyState(TypedDict):
     """State of a conversation.
 
     A host graph that declares `messages`, `task` and `drift` keeps both over its own turns. Everything but those three speaks
-    of the last turn; after a hand-off, `need`, `target`, `expert` and `assessment` are None.
+    of the last turn; after a hand-off, `need`, `desired`, `target`, `expert` and `assessment` are None. `desired` is what the
+    message in its task calls for, `target` the same after drift correction; the gap is measured against `desired`.
     """
 
     messages: Annotated[list[AnyMessage], add_messages]
     safety: NotRequired[Safety]
     task: NotRequired[Task]
+    review: NotRequired[bool]
     need: NotRequired[Need]
+    desired: NotRequired[float]
     target: NotRequired[float]
     expert: NotRequired[str]
     exemplars: NotRequired[list[Exemplar]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARK = "\ue000{}\ue001"  # private-use characters that stand for a content while the template is filled
+# Switching control tokens on and off is state of the tokenizer: two threads would encode each other's text wrongly.
+_encoding = threading.Lock()
 _MARKED = re.compile("\ue000(\\d+)\ue001")
 
 
@@ -41,14 +44,23 @@ def encode_chat(
             "or add chat_template.jinja to its folder"
         )
     marked = [{"role": turn["role"], "content": _MARK.format(i)} for i, turn in enumerate(turns)]
-    try:
-        text = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=reply_follows)
-    except Exception as error:
-        if not marked or marked[0]["role"] != "system" or len(marked) < 2:
-            raise ModelError(f"the chat template of {tokenizer.name_or_path} refuses these roles: {error}") from error
+    text = _fill_template(tokenizer, marked, reply_follows)
+    if text is None and len(marked) > 1 and marked[0]["role"] == "system":
         system, first, *rest = marked
         folded = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
-        text = tokenizer.apply_chat_template(folded, tokenize=False, add_generation_prompt=reply_follows)
+        text = _fill_template(tokenizer, folded, reply_follows)
+    if text is None:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise ModelError(
+            f"the chat template of {tokenizer.name_or_path} refuses or leaves out one of these turns: {roles}"
+        )
+    with _encoding:
+        return _encode_pieces(tokenizer, turns, text)
+
+
+def _encode_pieces(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], text: str
+) -> list[tuple[list[int], int | None]]:
     pieces: list[tuple[list[int], int | None]] = []
     for position, part in enumerate(_MARKED.split(text)):
         if position % 2:
@@ -70,6 +82,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], roo
     ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
     while len(ids) > room and len(rest) > 1:
         rest = rest[2:] if len(rest) > 2 else rest[-1:]
+        while len(rest) > 1 and rest[0]["role"] == "assistant":
+            rest = rest[1:]
         ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
     text = rest[-1]["content"] if rest else ""
     while len(ids) > room and len(text) > 40:
@@ -77,6 +91,32 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], roo
         rest[-1] = Turn(role=rest[-1]["role"], content=text)
         ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
     return ids[-room:]
+
+
+def _fill_template(tokenizer: PreTrainedTokenizerBase, marked: list[dict[str, str]], reply_follows: bool) -> str | None:
+    """Fills the template; None where it refuses the roles or leaves a content out."""
+    try:
+        # Templates of models that can think aloud know the last argument; others ignore it.
+        text = tokenizer.apply_chat_template(
+            marked, tokenize=False, add_generation_prompt=reply_follows, enable_thinking=False
+        )
+    except Exception:
+        return None
+    kept = {int(index) for index in _MARKED.findall(str(text))}
+    return str(text) if kept == {int(i) for turn in marked for i in _MARKED.findall(turn["content"])} else None
+
+
+def find_turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Returns the control token with which the template ends an assistant's turn, which need not be the tokenizer's end token."""
+    turns = [Turn(role="user", content="a"), Turn(role="assistant", content="b"), Turn(role="user", content="c")]
+    try:
+        pieces = encode_chat(tokenizer, turns, reply_follows=False)
+    except ModelError:
+        return None
+    after = next(i for i, (_, index) in enumerate(pieces) if index == 1) + 1
+    first = pieces[after][0][0] if after < len(pieces) and pieces[after][0] else None
+    added = tokenizer.added_tokens_decoder.get(first)
+    return first if added is not None and added.special else None
 
 
 def _encode_content(tokenizer: PreTrainedTokenizerBase, content: str) -> list[int]:

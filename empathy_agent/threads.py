@@ -14,6 +14,8 @@ from empathy_agent.errors import InputError
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite import SqliteSaver
 
+TABLES = ("checkpoints", "writes")
+
 
 def find_threads() -> Path:
     """Returns the file of all threads: in the folder of `EMPATHY_AGENT_DATA`, else in the user's data folder."""
@@ -51,10 +53,10 @@ def open_threads(path: Path | None = None) -> Iterator[SqliteSaver]:
 
 
 def forget_thread(thread: str, path: Path | None = None) -> dict[str, int | bool]:
-    """Deletes every checkpoint and write of a thread, overwrites what it held, and searches the file for its name.
+    """Deletes every checkpoint and write of a thread, overwrites what it held, and searches the file for what is left.
 
     Returns:
-        `deleted` rows, rows `left`, and `found_in_file`: whether the thread's name still stands anywhere in the file's bytes.
+        `deleted` rows, rows `left`, and `found_in_file`: whether any of its checkpoint ids still stands in the file.
 
     Raises:
         InputError: There is no such thread.
@@ -68,20 +70,26 @@ def forget_thread(thread: str, path: Path | None = None) -> dict[str, int | bool
         if not deleted:
             known = [row[0] for row in connection.execute("SELECT DISTINCT thread_id FROM checkpoints LIMIT 20")]
             raise InputError(f"no thread {thread!r} in {path}: there are {', '.join(known) or 'none'}")
+        select = "SELECT checkpoint_id FROM {} WHERE thread_id = ?"
+        rows = [row for table in TABLES for row in connection.execute(select.format(table), (thread,))]
+        ids = {row[0].encode() for row in rows}
         saver.delete_thread(thread)
         connection.commit()
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        try:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise InputError(f"thread {thread!r} is deleted, but {path} could not be overwritten: {error}") from error
         left = _count_rows(connection, thread)
     files = [file for file in (path, path.with_name(path.name + "-wal")) if file.is_file()]
-    found = any(thread.encode() in file.read_bytes() for file in files)
+    contents = [file.read_bytes() for file in files]
+    found = any(name in content for name in ids for content in contents)
     return {"deleted": deleted, "left": left, "found_in_file": found}
 
 
 def _count_rows(connection: sqlite3.Connection, thread: str) -> int:
-    tables = ("checkpoints", "writes")
-    counts = (
-        connection.execute(f"SELECT COUNT(*) FROM {t} WHERE thread_id = ?", (thread,)).fetchone()[0] for t in tables
-    )
-    return int(sum(counts))
+    counts = [
+        connection.execute(f"SELECT COUNT(*) FROM {table} WHERE thread_id = ?", (thread,)).fetchone()
+        for table in TABLES
+    ]
+    return sum(int(count[0]) for count in counts)

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
 LONGEST_MESSAGE = 20_000  # characters; far beyond what the encoder or a small model reads, and still quick to refuse
-ROLES = {"human": "user", "user": "user", "ai": "assistant", "assistant": "assistant", "system": "system"}
+ROLES: dict[str, Literal["system", "user", "assistant"]] = {
+    "human": "user",
+    "user": "user",
+    "ai": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
 
 
 class Turn(TypedDict):
@@ -25,8 +31,12 @@ class Turn(TypedDict):
 
 def get_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
     """Turns messages into user and assistant turns; tool traffic, system messages and empty texts are left out."""
-    kept = [(ROLES.get(message.type), str(message.text)) for message in messages]
-    return [Turn(role=role, content=text) for role, text in kept if role in ("user", "assistant") and text.strip()]  # type: ignore[typeddict-item]
+    turns: list[Turn] = []
+    for message in messages:
+        role, text = ROLES.get(message.type), str(message.text)[:LONGEST_MESSAGE]
+        if (role == "user" or role == "assistant") and text.strip():
+            turns.append(Turn(role=role, content=text))
+    return turns
 
 
 def check_text(text: str) -> str:
@@ -60,6 +70,8 @@ def check_turns(turns: object) -> list[Turn]:
             raise InputError(f"turn {number} must be an object with 'role' and a text 'content'")
         if turn.get("role") not in ("user", "assistant", "system"):
             raise InputError(f"turn {number} has role {turn.get('role')!r}: allowed are user, assistant, system")
+        if any(0xD800 <= ord(c) < 0xE000 for c in turn["content"]):
+            raise InputError(f"turn {number} holds half a character (a lone surrogate): write the file as UTF-8")
         if turn["role"] != "system" and not turn["content"].strip():
             raise InputError(f"turn {number} ({turn['role']}) is empty")
     if not any(turn["role"] == "user" for turn in turns):

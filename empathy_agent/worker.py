@@ -6,6 +6,7 @@ Rows join between decoding steps, at most `JOINING` at a time so that reading ne
 from __future__ import annotations
 
 import atexit
+import contextlib
 import queue
 import threading
 import weakref
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from empathy_agent.decoding import Decoding, TextStream, choose_token
 from empathy_agent.errors import InputError, OverloadedError, ReplyError
-from empathy_agent.template import encode_prompt
+from empathy_agent.template import encode_prompt, find_turn_end
 from empathy_agent.turns import Turn
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class _Row:
 
         self.reply = reply
         self.text = TextStream(worker.local.tokenizer, reply.decoding.stop)
-        self.generator = torch.Generator().manual_seed(reply.decoding.seed)
+        self.generator = torch.Generator().manual_seed(reply.decoding.seed)  # checked by Decoding, so this cannot fail
         self.written: list[int] = []
 
 
@@ -84,12 +85,13 @@ class Worker:
         tokenizer = local.tokenizer
         configured = getattr(getattr(local.model, "generation_config", None), "eos_token_id", None)
         ends = configured if isinstance(configured, list) else [configured]
-        self._ends = {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
+        self._ends = {token for token in [*ends, tokenizer.eos_token_id, find_turn_end(tokenizer)] if token is not None}
         import torch
 
         special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
         banned = sorted((special | set(tokenizer.all_special_ids)) - self._ends)
-        self._banned = torch.as_tensor(banned, dtype=torch.long, device=local.model.device)
+        self._banned = torch.as_tensor(banned, dtype=torch.long)
+        self._submitting = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=f"empathy-agent {local.name}", daemon=True)
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
@@ -104,12 +106,14 @@ class Worker:
         """
         if adapter and adapter not in self.local.adapters:
             raise InputError(f"no adapter {adapter!r}: loaded are {', '.join(self.local.adapters) or 'none'}")
-        if self._closed:
-            raise ReplyError("the worker is closed: make a new engine")
-        room = max(16, self.local.context - decoding.max_new_tokens)
+        # At least half of the context is the prompt's; a reply that reaches the end of the context stops there.
+        room = max(self.local.context // 2, self.local.context - decoding.max_new_tokens)
         reply = Reply(encode_prompt(self.local.tokenizer, turns, room), adapter, decoding)
         try:
-            self._queue.put_nowait(reply)
+            with self._submitting:
+                if self._closed:
+                    raise ReplyError("the worker is closed: make a new engine")
+                self._queue.put_nowait(reply)
         except queue.Full:
             raise OverloadedError(
                 f"{self._queue.maxsize} replies are waiting already: try again later, or raise max_queued"
@@ -118,10 +122,13 @@ class Worker:
 
     def close(self) -> None:
         """Cancels what is being written and ends the thread; may be called twice."""
-        if not self._closed:
+        with self._submitting:
+            if self._closed:
+                return
             self._closed = True
-            self._queue.put(None)
-            self._thread.join(timeout=30)
+        with contextlib.suppress(queue.Full):  # a full queue wakes the thread as well
+            self._queue.put_nowait(None)
+        self._thread.join(timeout=30)
 
     def _work(self) -> None:
         while not self._closed:
@@ -131,7 +138,8 @@ class Worker:
                     self._advance(self._batch.step([row.written[-1] for row in self._rows]), self._rows)
             except BaseException as error:  # the thread must outlive any failure; every caller is told
                 for row in self._rows:
-                    self._finish(row, error=error)
+                    if not row.reply.finish_reason:
+                        self._finish(row, error=error)
                 self._rows = []
                 self._batch.keep([])
         while not self._queue.empty():
@@ -157,7 +165,7 @@ class Worker:
         self._advance(self._batch.join([r.prompt for r in new], [r.adapter for r in new]), rows)
 
     def _advance(self, logits: torch.Tensor, rows: list[_Row]) -> None:
-        for row, scores in zip(rows, logits, strict=True):
+        for row, scores in zip(rows, logits.float().cpu(), strict=True):
             reply = row.reply
             token = choose_token(scores, row.written, reply.decoding, self._banned, row.generator)
             row.written.append(token)
@@ -170,7 +178,7 @@ class Worker:
                 self._finish(row, reason="stop")
             elif reply._cancelled.is_set():
                 self._finish(row, reason="cancelled")
-            elif len(row.written) >= reply.decoding.max_new_tokens:
+            elif len(row.written) >= min(reply.decoding.max_new_tokens, self.local.context - len(reply.prompt)):
                 self._finish(row, reason="length")
         staying = [i for i, row in enumerate(self._rows) if not row.reply.finish_reason]
         if len(staying) < len(self._rows):

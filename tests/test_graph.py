@@ -47,7 +47,8 @@ def test_every_key_of_the_state_is_written_and_survives_strict_serialization():
     graph.invoke(say("Can you suggest a funny movie for tonight?"), config)
     state = graph.get_state(config).values
     assert set(state) == {
-        "messages", "safety", "task", "need", "target", "expert", "exemplars", "route", "assessment", "revisions", "drift",
+        "messages", "safety", "review", "task", "need", "desired", "target", "expert", "exemplars", "route", "assessment",
+        "revisions", "drift",
     }  # fmt: skip
     again = checkpointer.serde.loads_typed(
         checkpointer.serde.dumps_typed({k: v for k, v in state.items() if k != "messages"})
@@ -82,6 +83,7 @@ def test_a_hand_off_can_wait_for_a_person_who_writes_the_answer():
     config = {"configurable": {"thread_id": "wait"}}
     paused = graph.invoke(say("I want to kill myself"), config, context=Settings(pause_on_hand_off=True))
     assert paused["__interrupt__"][0].value["hand_off"]["route"] == "hand_off"
+    assert "988" in paused["messages"][-1].text, "the user has the contacts while a person is fetched"
     state = graph.invoke(
         Command(resume={"reply": "A colleague is calling you now."}), config, context=Settings(pause_on_hand_off=True)
     )

@@ -17,6 +17,7 @@ from empathy_agent.judge import DIMENSIONS, MECHANISMS, judge_reply
 from empathy_agent.need import choose_target, find_wishes, read_need, split_clauses
 from empathy_agent.recognition import recognize_task
 from empathy_agent.safety import screen_turns
+from empathy_agent.state import Safety
 from empathy_agent.tasks import load_tasks
 from empathy_agent.turns import Turn
 
@@ -99,7 +100,7 @@ def test_need_follows_what_is_said(engine: EmpathyEngine):
     assert grief["emotion"] in ("grief", "sadness")
     assert "buried" in grief["cause"] or "crying" in grief["cause"]
     profile = load_tasks().get("movie_recommendation")
-    assert choose_target(profile, grief, None, 0) > choose_target(profile, plain, None, 0) + 0.15
+    assert choose_target(profile, grief, 0) > choose_target(profile, plain, 0) + 0.15
 
 
 def test_wishes_move_the_target(engine: EmpathyEngine):
@@ -141,12 +142,16 @@ def test_dishonest_replies_are_named(reply: str, kinds: list[str]):
     assert find_violations(reply) == kinds
 
 
+def screen(engine: EmpathyEngine, turns: list[Turn]) -> Safety:
+    return screen_turns(engine.heads["danger"], engine.danger_encoder, [turns])[0]
+
+
 @pytest.mark.parametrize(
     "text",
     ["I want to kill myself", "I'm going to end my life tonight", "he hit me again and I'm scared he will kill me"],
 )
 def test_plain_danger_is_handed_off(engine: EmpathyEngine, text: str):
-    assert screen_turns(engine.heads["danger"], engine.danger_encoder, say(text))["route"] == "hand_off"
+    assert screen(engine, say(text))["route"] == "hand_off"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,14 @@ def test_plain_danger_is_handed_off(engine: EmpathyEngine, text: str):
     ],
 )
 def test_harmless_talk_is_not(engine: EmpathyEngine, text: str):
-    assert screen_turns(engine.heads["danger"], engine.danger_encoder, say(text))["route"] == "continue"
+    assert screen(engine, say(text))["route"] == "continue"
+
+
+def test_danger_late_in_a_long_message_or_behind_a_long_reply_is_read(engine: EmpathyEngine):
+    long = "The train to Lyon leaves at nine and the hotel is near the station. " * 30
+    assert screen(engine, say(long + "I want to kill myself."))["route"] == "hand_off"
+    assert screen(engine, say("hello", long, "I want to kill myself"))["route"] == "hand_off"
+    assert screen(engine, say(long))["route"] == "continue"
 
 
 def test_exemplars_are_chosen_by_context_and_by_level(engine: EmpathyEngine):

@@ -19,7 +19,11 @@ def test_environment_sets_defaults_and_a_context_overrides_them(monkeypatch: pyt
     ("values", "error"),
     [
         ({"top_k": 99}, "setting top_k is 99: it must lie between 0 and 10"),
-        ({"tolerance": "wide"}, "setting tolerance is 'wide'"),
+        ({"tolerance": "wide"}, "setting tolerance is 'wide': it must be float"),
+        ({"review": "false"}, "setting review is 'false': it must be bool"),
+        ({"seed": 1.5}, "setting seed is 1.5: it must be int"),
+        ({"temperature": True}, "setting temperature is True"),
+        ({"max_revisions": None}, "setting max_revisions is None"),
         ({"system": "magic"}, "choose one of experts, prompt, base"),
         ({"warmth": 1}, "unknown settings warmth: known are expert"),
         ({"level": -0.1}, "between 0 and 1"),

@@ -84,8 +84,8 @@ def test_sampling_is_reproducible_by_seed(worker: Worker):
 
 def test_usage_counts_tokens_and_reason_says_why_it_ended(worker: Worker):
     reply = worker.submit(ask("Hello"), None, Decoding(temperature=0, repetition_penalty=1, max_new_tokens=3))
-    assert "".join(reply) is not None
-    assert reply.usage["output_tokens"] <= 3
+    "".join(reply)
+    assert 1 <= reply.usage["output_tokens"] <= 3
     assert reply.usage["total_tokens"] == len(reply.prompt) + reply.usage["output_tokens"]
     assert reply.finish_reason in ("length", "stop")
 
@@ -94,9 +94,9 @@ def test_a_cancelled_reply_ends_and_the_others_go_on(worker: Worker):
     long = Decoding(temperature=1.0, repetition_penalty=1, max_new_tokens=400)
     cancelled, kept = (worker.submit(ask("Hello"), "factual", long) for _ in range(2))
     cancelled.cancel()
-    assert "".join(cancelled) is not None
-    assert cancelled.finish_reason in ("cancelled", "stop")
-    assert "".join(kept) is not None
+    "".join(cancelled)
+    "".join(kept)
+    assert cancelled.usage["output_tokens"] < 20 < kept.usage["output_tokens"]
     assert kept.finish_reason in ("length", "stop")
 
 

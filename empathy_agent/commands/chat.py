@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -34,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
         config: Any = {"configurable": {"thread_id": options.thread or uuid4().hex[:8]}}
         if once is None:
             return talk(graph, config, settings, as_json=options.json, engine=engine)
-        state = graph.invoke(_say(once), config, context=settings, durability="exit" if checkpointer else None)
+        with undone_on_error(graph if checkpointer else None, config) as say:
+            state = graph.invoke(say(once), config, context=settings, durability="exit" if checkpointer else None)
         if options.json:
             print(json.dumps(pick_turn(state), ensure_ascii=False))
         else:
@@ -49,6 +51,8 @@ def talk(graph: Any, config: dict[str, Any], settings: Settings, *, as_json: boo
     """Reads messages line by line until the end of input or `/quit`; a failed message leaves the conversation as it was."""
     from empathy_agent.commands.panel import Screen
 
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     screen = Screen(quiet=as_json)
     with screen.wait("loading the models"):
         engine.load()
@@ -57,12 +61,13 @@ def talk(graph: Any, config: dict[str, Any], settings: Settings, *, as_json: boo
         try:
             text = check_text(line)
             if as_json:
-                state = graph.invoke(_say(text), config, context=settings, durability="exit")
+                with undone_on_error(graph, config) as say:
+                    state = graph.invoke(say(text), config, context=settings, durability="exit")
                 print(json.dumps(pick_turn(state), ensure_ascii=False), flush=True)
                 continue
-            with screen.reply() as show:
+            with undone_on_error(graph, config) as say, screen.reply() as show:
                 for mode, event in graph.stream(
-                    _say(text), config, context=settings, stream_mode=["messages", "updates"], durability="exit"
+                    say(text), config, context=settings, stream_mode=["messages", "updates"], durability="exit"
                 ):
                     show(mode, event)
             screen.show_turn(graph.get_state(config).values)
@@ -88,7 +93,9 @@ def read_settings(given: list[str]) -> Settings:
             values[name.strip()] = value.strip()
     settings = get_settings(values)
     if settings.review or settings.pause_on_hand_off:
-        raise InputError("chat cannot resume a stopped reply: use review and pause_on_hand_off in Studio or the library")
+        raise InputError(
+            "chat cannot resume a stopped reply: use review and pause_on_hand_off in Studio or the library"
+        )
     return settings
 
 
@@ -97,6 +104,15 @@ def pick_turn(state: dict[str, Any]) -> dict[str, Any]:
     return {"reply": str(state["messages"][-1].text), **{name: state.get(name) for name in SHOWN}}
 
 
-def _say(text: str) -> Any:
-    return {"messages": [{"role": "user", "content": text}]}
+@contextmanager
+def undone_on_error(graph: Any, config: Any) -> Iterator[Callable[[str], Any]]:
+    """Gives a function that makes a message the graph's input; takes the message out of the thread again if its turn fails."""
+    message = uuid4().hex
+    try:
+        yield lambda text: {"messages": [{"role": "user", "content": text, "id": message}]}
+    except EmpathyAgentError:
+        if graph and any(stored.id == message for stored in graph.get_state(config).values.get("messages", [])):
+            from langchain_core.messages import RemoveMessage
 
+            graph.update_state(config, {"messages": [RemoveMessage(message)]})
+        raise

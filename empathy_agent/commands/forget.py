@@ -16,6 +16,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(
             f"thread {options.thread}: {proof['deleted']} rows deleted, {proof['left']} left, "
-            f"name found in the file: {proof['found_in_file']}"
+            f"traces found in the file: {proof['found_in_file']}"
         )
     return int(proof["left"] > 0 or bool(proof["found_in_file"]))

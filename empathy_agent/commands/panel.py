@@ -23,9 +23,16 @@ STAGES = {
 }
 
 
+class _Plain(Table):
+    """A table whose cells are text as it is: what users write may look like markup."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(Text(cell) for cell in cells), **options)
+
+
 def draw_turn(state: dict[str, Any]) -> Panel:
     """Draws the panel of a turn."""
-    table = Table.grid(padding=(0, 2))
+    table = _Plain.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     if state["route"] == "hand_off":
@@ -73,19 +80,21 @@ class Screen:
         """Names the thread and repeats the last exchange of one that goes on."""
         if self._quiet:
             return
-        self._console.print(f"[dim]thread {thread}; Ctrl-D or /quit to leave, --thread {thread} to come back[/dim]")
+        self._console.print(
+            Text(f"thread {thread}; Ctrl-D or /quit to leave, --thread {thread} to come back", style="dim")
+        )
         for message in messages[-2:]:
             self._console.print(Text(("you  " if message.type == "human" else "") + str(message.text), style="dim"))
 
     def ask(self) -> str | None:
         """Reads one message; None at the end of input or `/quit`."""
-        try:
-            line = input("" if self._quiet or not sys.stdin.isatty() else "\nyou  ")
-        except EOFError:
-            return None
-        if line.strip() in ("/quit", "/exit"):
-            return None
-        return line if line.strip() else self.ask()
+        while True:
+            try:
+                line = input("" if self._quiet or not sys.stdin.isatty() else "\nyou  ")
+            except EOFError:
+                return None
+            if line.strip():
+                return None if line.strip() in ("/quit", "/exit") else line
 
     @contextmanager
     def reply(self) -> Iterator[Callable[[str, Any], None]]:

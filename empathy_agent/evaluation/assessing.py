@@ -75,9 +75,8 @@ def _assess_together(engine: EmpathyEngine, conversations: list[dict[str, Any]])
                 features = judge.build_features(engine.encoder, turns[:at], turn["content"])
                 replies.append((target, features, turn["content"]))
     if users:
-        screened = safety.read_safety(
-            engine.heads["danger"], engine.danger_encoder.encode([safety.write_context(said) for _, said in users])
-        )
+        said_by = [said for _, said in users]
+        screened = safety.screen_turns(engine.heads["danger"], engine.danger_encoder, said_by)
         for (target, _), found in zip(users, screened, strict=True):
             target["safety"] = found
     if replies:

@@ -46,9 +46,9 @@ def measure_distinct(replies: Sequence[str], sample: int = SAMPLE) -> tuple[floa
     """Distinct-2 of replies: over samples of fixed size, and over all at once.
 
     Distinct-2 (Li et al. 2016) is the number of different pairs of neighbouring tokens (separated by white space, lower case,
-    inside a reply) over the number of all pairs. Over a whole corpus it falls with the size alone: twice the replies of the same writer measure
-    lower. So the replies are also put in a random order (seed 0), their pairs cut into samples of `sample`, and the mean taken
-    over the full samples. Fewer pairs than one sample are measured as they are, which judges them mildly.
+    inside a reply) over the number of all pairs. Over a whole corpus it falls with the size alone: twice the replies of the
+    same writer measure lower. So the replies are also put in a random order (seed 0), their pairs cut into samples of
+    `sample`, and the mean taken over the full samples. Fewer pairs than one sample are measured as they are, which is mild.
 
     >>> measure_distinct(["go on then", "go on now"])  # go-on on-then go-on on-now
     (0.75, 0.75)

@@ -39,7 +39,7 @@ def train_adapter(
 
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    encoder: Any = SentenceTransformer(str(find_minilm()))
+    encoder: Any = SentenceTransformer(str(find_minilm()), device="cpu")
     lora = LoraConfig(
         r=settings["rank"], lora_alpha=2 * settings["rank"], lora_dropout=0.05, target_modules=settings["modules"]
     )
@@ -56,7 +56,7 @@ def train_adapter(
     primary = [row for i, row in enumerate(primary) if i // 10 not in kept_out]
 
     def run(rows: list[int]) -> torch.Tensor:
-        batch = encoder.preprocess([texts[row][-1200:] for row in rows])
+        batch = encoder.preprocess([texts[row] for row in rows])
         with torch.autocast("cpu", torch.bfloat16):
             embedding = encoder(batch)["sentence_embedding"].float()
         return linear(SCALE * torch.nn.functional.normalize(embedding, dim=1))

@@ -60,7 +60,7 @@ def build_features(name: str, encoder: Encoder, examples: list[Example]) -> np.n
     if name == "judge":
         return np.stack([judge.build_features(encoder, e.turns, e.reply) for e in examples])
     if name == "danger":
-        return encoder.encode([safety.write_context(e.turns) for e in examples])
+        return encoder.encode([safety.write_windows(e.turns)[0] for e in examples])
     build = {"task": recognition, "need": need}[name].build_features
     return np.stack([build(encoder, e.turns) for e in examples])
 
@@ -174,7 +174,7 @@ def train_heads(
     screened = [e for e in examples["danger"] if e.split == "train"]
     train_adapter(
         group=Group("danger", "softmax", safety.CATEGORIES),
-        texts=[safety.write_context(e.turns) for e in screened],
+        texts=[safety.write_windows(e.turns)[0] for e in screened],
         examples=screened,
         out=out,
         settings=settings,

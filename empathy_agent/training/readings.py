@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from empathy_agent.encoder import Encoder
 from empathy_agent.heads import load_head
+from empathy_agent.safety import THRESHOLD
 from empathy_agent.training.labels import Example
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Exampl
         score = 1 - reading.mean[:, reading.labels.index("none")]
         truth = np.asarray([e.labels["danger"] != "none" for e in tests["danger"]])
         hard = np.asarray(["manner" in e.extra for e in tests["danger"]])
-        found["danger_recall"] = round(float((score[truth] >= 0.5).mean()), 3)
-        found["danger_false_alarms_hard"] = round(float((score[~truth & hard] >= 0.5).mean()), 3)
-        found["danger_false_alarms_conversations"] = round(float((score[~truth & ~hard] >= 0.5).mean()), 4)
+        found["danger_recall"] = round(float((score[truth] >= THRESHOLD).mean()), 3)
+        found["danger_false_alarms_hard"] = round(float((score[~truth & hard] >= THRESHOLD).mean()), 3)
+        found["danger_false_alarms_conversations"] = round(float((score[~truth & ~hard] >= THRESHOLD).mean()), 4)
         manners = np.asarray([e.extra.get("manner") for e in tests["danger"]])
         for manner in ("explicit", "oblique", "calm"):
-            found[f"danger_recall_{manner}"] = round(float((score[truth & (manners == manner)] >= 0.5).mean()), 3)
+            found[f"danger_recall_{manner}"] = round(float((score[truth & (manners == manner)] >= THRESHOLD).mean()), 3)
         found["danger_auroc_hard"] = round(float(roc_auc_score(truth[hard], score[hard])), 3)
     return found
 
