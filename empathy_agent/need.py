@@ -96,14 +96,19 @@ def find_cause(head: Head, encoder: Encoder, clauses: list[str], emotion: str) -
 
 def read_need(head: Head, encoder: Encoder, turns: Sequence[Turn]) -> Need:
     """Reads the need of the last user turn in its context, with its emotion, cause, wishes and reasons."""
-    readings = head.read(build_features(encoder, turns)[None])
-    level = float(readings["need"].mean[0, 0])
-    emotions = dict(zip(readings["emotion"].labels, map(float, readings["emotion"].mean[0]), strict=True))
+    import numpy as np
+
+    last = list_texts(turns, "user")[-1]
+    # Read in its context and by itself: grief told in the middle of a film talk is grief.
+    views = np.stack([build_features(encoder, turns), build_features(encoder, [Turn(role="user", content=last)])])
+    readings = head.read(views)
+    level = float(readings["need"].mean[:, 0].mean())
+    emotions = dict(zip(readings["emotion"].labels, map(float, readings["emotion"].mean.mean(0)), strict=True))
     emotion = max(emotions, key=emotions.__getitem__)
     affective, cognitive, motivational = (
         round(min(1.0, level * sum(p * PARTS[name][part] for name, p in emotions.items())), 4) for part in range(3)
     )
-    clauses = split_clauses(list_texts(turns, "user")[-1])
+    clauses = split_clauses(last)
     cause = find_cause(head, encoder, clauses, emotion)
     wishes = find_wishes(encoder, clauses)
     reasons = [f"{emotion} in “{cause[:160]}”"] if cause else ["nothing but the request itself"]

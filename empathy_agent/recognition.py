@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FADING = 0.7  # weight of a user turn relative to the one after it
 REMEMBERED_TURNS = 12  # older user turns weigh less than 2 %
-MARGIN = 0.25  # by how much another task must lead before it replaces the standing one
+MARGIN = 0.1  # by how much another task must lead before it replaces the standing one
 SHORT = (
     4  # words below which a message says so little ("thanks", "shorter please") that a lead of SHORT_MARGIN is asked
 )
@@ -42,13 +42,19 @@ def recognize_task(head: Head, encoder: Encoder, turns: Sequence[Turn], standing
         turns: The conversation so far; the last user turn is the one to place.
         standing: The task of the turn before. It stays unless another leads by a margin, which is wider for a short message.
     """
-    reading = head.read(build_features(encoder, turns)[None])["task"]
-    scores = {label: round(float(p), 4) for label, p in zip(reading.labels, reading.mean[0], strict=True)}
+    import numpy as np
+
+    last = list_texts(turns, "user")[-1]
+    short = len(last.split()) < SHORT
+    # A message that says something is also read by itself, so that a new subject is not drowned by the old one.
+    views = [turns] if short else [turns, [Turn(role="user", content=last)]]
+    reading = head.read(np.stack([build_features(encoder, view) for view in views]))["task"]
+    scores = {label: round(float(p), 4) for label, p in zip(reading.labels, reading.mean.mean(0), strict=True)}
     first, second = sorted(scores, key=scores.__getitem__, reverse=True)[:2]
     label = first
     if scores[first] < THRESHOLD:
         label = UNKNOWN
-    margin = SHORT_MARGIN if len(list_texts(turns, "user")[-1].split()) < SHORT else MARGIN
+    margin = SHORT_MARGIN if short else MARGIN
     if standing in scores and standing != UNKNOWN and scores[label] - scores[standing] < margin:
         label = standing
     runner_up = second if label == first else first

@@ -6,6 +6,7 @@ own, because calm danger and harmless despair lie close together in the plain em
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from empathy_agent.encoder import Encoder
@@ -17,8 +18,15 @@ CATEGORIES = ["none", "self_harm", "harm_to_others", "abuse", "medical_emergency
 THRESHOLD = 0.5  # of the calibrated probability of any danger
 
 
+# Words that leave no doubt are not left to the model; they do cost alarms at lyrics and quotations.
+PLAIN = re.compile(
+    r"\bI(?:'m| am)?(?: really| just)? (?:want|wanna|need|plan|intend|going|gonna|about|ready|will|'ll)(?: to)?(?: go and)? "
+    r"(?:kill myself|end my (?:own )?life|take my (?:own )?life|hang myself|kms)\b",
+    re.IGNORECASE,
+)
 WINDOW = 800  # characters of a message that are read at once, since the encoder reads no more than 256 tokens
 STEP = 600  # from one window to the next
+SHORT = 6  # words below which a message means little by itself
 BEFORE = 300  # characters of the reply that the message answers
 
 
@@ -33,17 +41,39 @@ def write_windows(turns: Sequence[Turn]) -> list[str]:
     return ["\n".join([*before, said[:WINDOW]]), *(said[at : at + WINDOW] for at in range(STEP, len(said), STEP))]
 
 
+def find_context(turns: Sequence[Turn]) -> str | None:
+    """The reply that a message of a few words answers, which only then decides what "ok" or "yes, for Friday" means."""
+    last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
+    replies = list_texts(turns[:last], "assistant")[-1:]
+    return replies[0][-BEFORE:] if replies and len(turns[last]["content"].split()) < SHORT else None
+
+
 def screen_turns(head: Head, encoder: Encoder, conversations: Sequence[Sequence[Turn]]) -> list[Safety]:
-    """Screens the last user turn of each conversation; `score` is the probability of any danger in its worst window."""
-    windows = [write_windows(turns) for turns in conversations]
+    """Screens the last user turn of each conversation; `score` is the probability of any danger in its worst window.
+
+    A message of a few words is read behind its context only where the context itself speaks of danger.
+    """
+    contexts = [find_context(turns) for turns in conversations]
+    known = [text for text in contexts if text is not None]
+    none = head.groups[0].labels.index("none")
+    calm = (
+        dict(zip(known, head.read(encoder.encode(known))["danger"].mean[:, none] > 1 - THRESHOLD, strict=True))
+        if known
+        else {}
+    )
+    windows = [
+        [list_texts(turns, "user")[-1]] if context is not None and calm[context] else write_windows(turns)
+        for turns, context in zip(conversations, contexts, strict=True)
+    ]
     reading = head.read(encoder.encode([text for texts in windows for text in texts]))["danger"]
-    none = reading.labels.index("none")
     found, start = [], 0
-    for texts in windows:
+    for turns, texts in zip(conversations, windows, strict=True):
         rows = reading.mean[start : start + len(texts)]
         start += len(texts)
         scores = dict(zip(reading.labels, map(float, rows[rows[:, none].argmin()]), strict=True))
         score = 1 - scores.pop("none")
+        if PLAIN.search(list_texts(turns, "user")[-1].replace("’", "'")):
+            score, scores["self_harm"] = max(score, 0.99), 1.0
         danger = score >= THRESHOLD
         found.append(
             Safety(

@@ -175,6 +175,12 @@ def test_danger_late_in_a_long_message_or_behind_a_long_reply_is_read(engine: Em
     assert screen(engine, say(long))["route"] == "continue"
 
 
+def test_a_short_answer_is_read_with_what_it_answers(engine: EmpathyEngine):
+    asked = "When you think of ending your life, do you have a plan or a day in mind?"
+    assert screen(engine, say("cant sleep since march really", asked, "yes, for friday"))["route"] == "hand_off"
+    assert screen(engine, say("my order broke", "Good morning, and you'd have to do it.", "ok"))["route"] == "continue"
+
+
 def test_exemplars_are_chosen_by_context_and_by_level(engine: EmpathyEngine):
     query = build_query(engine.encoder, say("My dad died last week and I can't stop crying"))
     warm = engine.exemplars.retrieve(query, "therapy", 0.93, 3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,8 @@ INTENT_TASKS = {
 }  # fmt: skip
 SKIPPED_INTENTS = {"exchange_rate", "nutrition_info", "calories", "oil_change_how", "jump_start", "what_song"}
 PER_SOURCE = 1200  # public examples of one source at most
+PER_UNKNOWN = 400  # the same for a source of `unknown`, so that it does not become the answer to everything
+SHORTEST = 4  # words of a public first message that may stand for a task: "hello" says nothing of films
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ def list_examples(conversations: Path, data: Path | None, labels: Path | None, s
     for conversation in list_conversations(conversations):
         for name, example in _read_conversation(conversation):
             examples[name].append(example)
+    plain = tomllib.loads(Path(__file__).with_name("first_messages.toml").read_text(encoding="utf-8"))
+    openings = [(task, text) for task, texts in plain.items() for text in texts]
+    openings += [(row["task"], row["opening"]) for row in _read_rows(conversations / "personas.jsonl")]
+    for task, text in openings * 4:  # few, and what a user types first
+        examples["task"].append(Example(_say(text), {"task": task}, text, "train"))
     for row in _read_rows(conversations / "unknown.jsonl"):
         examples["task"].append(Example(_say(row["text"]), {"task": "unknown"}, row["id"], row["split"]))
     for row in _read_rows(conversations / "screening.jsonl"):
@@ -137,7 +145,8 @@ def _read_public(folder: Path, rng: random.Random) -> Iterator[tuple[str, Exampl
         if not path.is_file():
             continue
         rows = list(read_conversations(path))
-        for row in rng.sample(rows, min(PER_SOURCE * (3 if name == "empatheticdialogues" else 1), len(rows))):
+        most = PER_UNKNOWN if task == "unknown" else PER_SOURCE * (3 if name == "empatheticdialogues" else 1)
+        for row in rng.sample(rows, min(most, len(rows))):
             users = [turn["content"] for turn in row["turns"] if turn["role"] == "user"]
             if not users:
                 continue
@@ -148,13 +157,15 @@ def _read_public(folder: Path, rng: random.Random) -> Iterator[tuple[str, Exampl
                 yield "danger", Example(_say(users[0]), {"danger": "none"}, row["id"], "train", primary=False)
                 if emotion not in TROUBLED:
                     continue
+            if task != "unknown" and len(users[0].split()) < SHORTEST:
+                continue
             first = [Turn(role="user", content=text) for text in users[: rng.choice((1, 1, 2))]]
             yield "task", Example(first, {"task": task}, row["id"], "train", primary=False)
 
 
 def _read_labels(folder: Path, rng: random.Random) -> Iterator[tuple[str, Example]]:
     intents = [row for row in _read_rows(folder / "clinc150_small.jsonl") if row["intent"] not in SKIPPED_INTENTS]
-    for row in rng.sample(intents, min(2 * PER_SOURCE, len(intents))):
+    for row in rng.sample(intents, min(PER_SOURCE, len(intents))):
         task = INTENT_TASKS.get(row["intent"], "unknown")
         yield "task", Example(_say(row["text"]), {"task": task}, row["text"], "train", primary=False)
     comments = [row for row in _read_rows(folder / "goemotions_dev.jsonl") if len(row["emotions"]) == 1]
@@ -164,7 +175,7 @@ def _read_labels(folder: Path, rng: random.Random) -> Iterator[tuple[str, Exampl
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.is_file() else []
 
 
 def _say(text: str) -> list[Turn]:
