@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from empathy_agent.engine import EmpathyEngine as EmpathyEngine
     from empathy_agent.errors import EmpathyAgentError as EmpathyAgentError
     from empathy_agent.errors import InputError as InputError
+    from empathy_agent.errors import MissingExtraError as MissingExtraError
     from empathy_agent.errors import ModelError as ModelError
     from empathy_agent.errors import OverloadedError as OverloadedError
     from empathy_agent.errors import ReplyError as ReplyError
@@ -23,6 +24,7 @@ _HOMES = {
     "EmpathyState": "state",
     "ExpertChatModel": "experts",
     "InputError": "errors",
+    "MissingExtraError": "errors",
     "ModelError": "errors",
     "OverloadedError": "errors",
     "ReplyError": "errors",
