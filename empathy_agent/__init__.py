@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from empathy_agent.errors import ModelError as ModelError
     from empathy_agent.errors import OverloadedError as OverloadedError
     from empathy_agent.errors import ReplyError as ReplyError
+    from empathy_agent.errors import StorageError as StorageError
+    from empathy_agent.errors import UnreachableError as UnreachableError
     from empathy_agent.experts import ExpertChatModel as ExpertChatModel
     from empathy_agent.graph import build_graph as build_graph
+    from empathy_agent.middleware import EmpathyMiddleware as EmpathyMiddleware
     from empathy_agent.settings import Settings as Settings
     from empathy_agent.state import EmpathyState as EmpathyState
 
 _HOMES = {
     "EmpathyAgentError": "errors",
     "EmpathyEngine": "engine",
+    "EmpathyMiddleware": "middleware",
     "EmpathyState": "state",
     "ExpertChatModel": "experts",
     "InputError": "errors",
@@ -29,6 +33,8 @@ _HOMES = {
     "OverloadedError": "errors",
     "ReplyError": "errors",
     "Settings": "settings",
+    "StorageError": "errors",
+    "UnreachableError": "errors",
     "build_graph": "graph",
 }
 __all__ = sorted(_HOMES)

@@ -1,6 +1,6 @@
-"""A batch of replies in the making whose rows join and leave between decoding steps, each with its own adapter.
+"""A batch of rows that are read or written together: rows join and leave between steps, each with its own adapter.
 
-Only the worker's thread touches it.
+Only the worker's thread touches it. Nothing is chosen here: tokens go in, next-token logits come out.
 """
 
 from __future__ import annotations
@@ -9,89 +9,152 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicLayer
 
 from empathy_agent.models import LocalModel
+from empathy_agent.prefixes import Past
+
+ROOM = 128  # columns that are allocated ahead
+
+
+class _Layer(DynamicLayer):
+    """Keys and values with room behind them, so that a step writes its columns in place of copying all others."""
+
+    _buffers: list[torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.fill(key_states[:, :, :0], value_states[:, :, :0])
+        had = self.keys.shape[2]
+        columns = had + key_states.shape[2]
+        if self._buffers is None or self._buffers[0].shape[2] < columns:
+            self._buffers = [_make_room(tensor, columns + ROOM) for tensor in (self.keys, self.values)]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, had:columns] = states
+        keys, values = (buffer[:, :, :columns] for buffer in self._buffers)
+        self.fill(keys, values, self._buffers)
+        return self.keys, self.values
+
+    def fill(self, keys: torch.Tensor, values: torch.Tensor, buffers: list[torch.Tensor] | None = None) -> None:
+        """Puts keys and values in, of shape (rows, heads, columns, dimension)."""
+        self.keys, self.values, self._buffers, self.is_initialized = keys, values, buffers, True
+        self.dtype, self.device = keys.dtype, keys.device
 
 
 class Batch:
-    """Key-value cache, attention mask and positions of the rows; padding is on the left."""
+    """Keys and values, mask and adapters of the rows.
+
+    A row's tokens stand on the right; columns on the left of them and gaps within, where others read more, are masked.
+    """
 
     def __init__(self, local: LocalModel):
         self._local = local
-        self._device = next(local.model.parameters()).device
-        self._dtype = next(local.model.parameters()).dtype
-        self.adapters: list[str | None] = []
-        self._cache = DynamicCache()
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=self._device)
+        self._like = torch.empty(0, dtype=next(local.model.parameters()).dtype, device=_find_device(local))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._adapters: list[str | None] = []
+        self._cache = Cache(layer_class_to_replicate=_Layer)
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=self._like.device)
+        self._starts = torch.zeros(0, dtype=torch.long, device=self._like.device)
 
     @torch.inference_mode()
-    def join(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
-        """Reads prompts as new rows behind the present ones and returns their next-token logits, (rows, vocabulary)."""
-        longest = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.as_tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
-        cache = DynamicCache()
-        mask = mask.to(self._device)
-        logits = self._run(ids.to(self._device), mask, (mask.cumsum(1) - 1).clamp(min=0), cache, adapters)
-        self._merge(cache, mask)
-        self.adapters += adapters
-        return logits
+    def add(
+        self, adapters: Sequence[str | None], starts: Sequence[int], pasts: Sequence[Past | None] | None = None
+    ) -> None:
+        """Adds rows behind the present ones.
 
-    @torch.inference_mode()
-    def step(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Feeds one token to every row and returns the next-token logits, (rows, vocabulary)."""
-        ids = torch.as_tensor(tokens, device=self._device)[:, None]
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        positions = self._mask.sum(1, keepdim=True) - 1
-        return self._run(ids, self._mask, positions, self._cache, self.adapters)
-
-    @torch.inference_mode()
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drops every row but `rows`, and the columns that then hold only padding."""
-        self.adapters = [self.adapters[row] for row in rows]
-        if not rows:
-            self._cache = DynamicCache()
-            self._mask = self._mask.new_zeros(0, 0)
+        Args:
+            adapters: The adapter of each; None is the base.
+            starts: The position from which each one's adapter acts.
+            pasts: What was read of each before; None is nothing.
+        """
+        pasts = pasts or [None] * len(adapters)
+        had, lengths = len(self._adapters), [past.length if past else 0 for past in pasts]
+        old, width = self._mask.shape[1], max([self._mask.shape[1], *lengths])
+        self._adapters = [*self._adapters, *adapters]
+        self._starts = torch.cat([self._starts, self._starts.new_tensor(list(starts))])
+        mask = self._mask.new_zeros(len(self._adapters), width)
+        mask[:had, width - old :] = self._mask
+        for row, length in enumerate(lengths, had):
+            mask[row, width - length :] = 1
+        self._mask = mask
+        if not width:
             return
-        index = torch.as_tensor(rows, device=self._device)
-        mask = self._mask[index]
-        first = int(mask.argmax(1).min())
-        self._mask = mask[:, first:]
-        for layer in self._cache.layers:
-            layer.keys = layer.keys[index][:, :, first:]
-            layer.values = layer.values[index][:, :, first:]
+        present = self._cache.layers
+        shapes = [(layer.keys[0], layer.values[0]) for layer in present] or next(past.layers for past in pasts if past)
+        self._cache = Cache(layer_class_to_replicate=_Layer)
+        for number, pair in enumerate(shapes):
+            self._cache.layers.append(_Layer())
+            filled = []
+            for which, like in enumerate(pair):
+                tensor = like.new_zeros(len(self._adapters), like.shape[0], width + ROOM, like.shape[2])
+                if had and present:
+                    layer = present[number]
+                    tensor[:had, :, width - old : width] = layer.values if which else layer.keys
+                for row, past in enumerate(pasts, had):
+                    if past:
+                        tensor[row, :, width - past.length : width] = past.layers[number][which]
+                filled.append(tensor)
+            keys, values = (tensor[:, :, :width] for tensor in filled)
+            self._cache.layers[number].fill(keys, values, filled)
 
-    def _run(
-        self, ids: Any, mask: Any, positions: Any, cache: DynamicCache, adapters: Sequence[str | None]
-    ) -> torch.Tensor:
+    @torch.inference_mode()
+    def feed(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Feeds every row at least one token more and returns the logits after each row's last, (rows, vocabulary)."""
+        width = max(map(len, tokens))
+        ids = torch.zeros(len(tokens), width, dtype=torch.long)
+        new = torch.zeros_like(ids)
+        for row, fed in enumerate(tokens):
+            ids[row, width - len(fed) :] = torch.as_tensor(fed)
+            new[row, width - len(fed) :] = 1
+        device = self._like.device
+        ids, new = ids.to(device), new.to(device)
+        positions = (self._mask.sum(1, keepdim=True) + new.cumsum(1) - 1).clamp(min=0)
+        self._mask = torch.cat([self._mask, new], 1)
         if self._local.rows:
-            self._local.rows.choose(adapters, torch.empty(0, device=self._device, dtype=self._dtype))
+            reads_ahead = width > 1 and bool(self._starts.any())
+            acts = positions >= self._starts[:, None] if reads_ahead else None
+            self._local.rows.choose(self._adapters, self._like, acts)
         output = self._local.model(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=self._mask,
             position_ids=positions,
-            past_key_values=cache,
+            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
         )
         return output.logits[:, -1]
 
-    def _merge(self, cache: DynamicCache, mask: torch.Tensor) -> None:
-        if not len(self._mask):
-            self._cache, self._mask = cache, mask
+    @torch.inference_mode()
+    def take(self, row: int, most: int | None = None) -> Past:
+        """Copies what was made of a row's first `most` tokens (None: of all), without padding."""
+        columns = self._mask[row].nonzero()[:most, 0]
+        return Past([(layer.keys[row][:, columns], layer.values[row][:, columns]) for layer in self._cache.layers])
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops every row but `rows`, and the columns that then hold only padding."""
+        if not rows:
+            self._clear()
             return
-        width = max(self._mask.shape[1], mask.shape[1])
+        self._adapters = [self._adapters[row] for row in rows]
+        index = torch.as_tensor(rows, device=self._like.device)
+        mask = self._mask[index]
+        self._starts = self._starts[index]
+        first = int(mask.argmax(1).min())
+        self._mask = mask[:, first:]
+        for layer in self._cache.layers:
+            layer.fill(layer.keys[index][:, :, first:], layer.values[index][:, :, first:])
 
-        def pad(tensor: torch.Tensor, dim: int) -> torch.Tensor:
-            missing = list(tensor.shape)
-            missing[dim] = width - tensor.shape[dim]
-            return torch.cat([tensor.new_zeros(missing), tensor], dim) if missing[dim] else tensor
 
-        self._mask = torch.cat([pad(self._mask, 1), pad(mask, 1)])
-        for mine, joined in zip(self._cache.layers, cache.layers, strict=True):
-            mine.keys = torch.cat([pad(mine.keys, 2), pad(joined.keys, 2)])
-            mine.values = torch.cat([pad(mine.values, 2), pad(joined.values, 2)])
+def _find_device(local: LocalModel) -> torch.device:
+    return next(local.model.parameters()).device
+
+
+def _make_room(tensor: torch.Tensor, columns: int) -> torch.Tensor:
+    buffer = tensor.new_zeros(*tensor.shape[:2], columns, tensor.shape[3])
+    buffer[:, :, : tensor.shape[2]] = tensor
+    return buffer

@@ -13,6 +13,7 @@ from importlib import import_module
 
 from empathy_agent import __version__
 from empathy_agent.errors import EmpathyAgentError, InputError
+from empathy_agent.turns import clean_text
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,18 +30,67 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--json", action="store_true", help="print one JSON object per reply")
     _add_engine(chat)
     chat.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a setting, such as temperature=0; repeatable",
+        "--fallback", action="store_true", help="let the shipped experts answer while the server of --base-url does not"
     )
+    _add_database(chat)
+    _add_settings(chat)
 
     assess = commands.add_parser("assess", help="annotate conversations with task, need, emotion, safety and empathy")
     assess.add_argument(
         "--in", dest="source", required=True, metavar="F.jsonl", help='lines of {"id", "turns": [{"role", "content"}]}'
     )
     assess.add_argument("--out", required=True, metavar="G.jsonl", help="the same lines, annotated, in the same order")
+    assess.add_argument("--json", action="store_true", help="print how many were assessed, and every broken line")
+
+    _add_readings(
+        commands.add_parser(
+            "readings", help="measure the readings on what they were not trained on (also as `evaluate readings`)"
+        )
+    )
+
+    evaluate = commands.add_parser("evaluate", help="compare systems over scripted or simulated users")
+    evaluate.add_argument(
+        "--scenarios",
+        nargs="+",
+        metavar="F.jsonl",
+        help='lines of {"id", "task", "turns"}, whole conversations, or personas',
+    )
+    evaluate.add_argument(
+        "--systems",
+        default="base,prompt,experts",
+        metavar="A,B",
+        help="base, prompt, experts, recorded, NAME=module:graph or NAME=provider:model (default: %(default)s)",
+    )
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="report.json, report.md, report.html and records")
+    evaluate.add_argument("--records", metavar="DIR", help="make the report of records, and play nothing")
+    evaluate.add_argument("--ablations", metavar="A,B|all", help="also play experts with one part left out")
+    evaluate.add_argument("--turns", type=int, metavar="N", help="user turns at most (default: all, 10 of a persona)")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="conversations at most, spread over the files")
+    evaluate.add_argument("--split", metavar="NAME", help="only lines of this split")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--concurrency", type=int, default=32, metavar="N", help="sessions at once (default: 32)")
+    evaluate.add_argument(
+        "--desired",
+        choices=("task", "need"),
+        default="task",
+        help="desired empathy: the task's level, or moved by need",
+    )
+    evaluate.add_argument("--tasks", metavar="F.toml", help="a task table of your own")
+    evaluate.add_argument("--judge", metavar="DIR", help="heads of an independent learned judge")
+    evaluate.add_argument("--judge-model", metavar="PROVIDER:MODEL", help="a generative judge beside the learned one")
+    evaluate.add_argument(
+        "--user-model", default="local", metavar="PROVIDER:MODEL", help="plays the personas (default: %(default)s)"
+    )
+    _add_engine(evaluate)
+    _add_settings(evaluate)
+
+    calibrate = commands.add_parser("calibrate", help="task levels and the judge's agreement from people's ratings")
+    calibrate.add_argument("--in", dest="source", required=True, metavar="F", help="workbook or CSV in SENSE-7's shape")
+    calibrate.add_argument("--messages", metavar="F.csv", help="rated turns, where --in is CSV")
+    calibrate.add_argument("--name", action="append", default=[], metavar="CHOICE=TASK", help="repeatable")
+    calibrate.add_argument("--tasks", metavar="F.toml", help="the task table to start from (default: the shipped one)")
+    calibrate.add_argument("--out", required=True, metavar="DIR", help="tasks.toml and calibration.json")
+    calibrate.add_argument("--seed", type=int, default=0)
 
     index = commands.add_parser("index", help="build the index of exemplars and show where it is kept")
     index.add_argument("--exemplars", metavar="DIR", help="a folder of your own exemplars")
@@ -53,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     forget = commands.add_parser("forget", help="delete a conversation and prove it")
     forget.add_argument("--thread", required=True, metavar="ID")
     forget.add_argument("--json", action="store_true")
+    _add_database(forget)
 
     synthesize = commands.add_parser(
         "synthesize", help="hold conversations to the gates, or make more with a chat model"
@@ -77,8 +128,12 @@ def build_parser() -> argparse.ArgumentParser:
             help="conversations there are (default: %(default)s)",
         )
 
-    train = commands.add_parser("train", help="train the base, the heads or the experts")
-    train.add_argument("what", choices=("base", "heads", "experts"))
+    _add_simulate(
+        commands.add_parser("simulate", help="let simulated users talk with the agent; run it again to go on")
+    )
+
+    train = commands.add_parser("train", help="train the base, the heads, the experts or the simulated user")
+    train.add_argument("what", choices=("base", "heads", "experts", "preference", "user"))
     train.add_argument(
         "--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)"
     )
@@ -87,11 +142,68 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--base", metavar="M", help="folder or hub id of the base, for the experts (default: empathy-nano)"
     )
+    train.add_argument("--adapters", metavar="DIR", help="adapters that train preference starts from")
     train.add_argument("--only", metavar="A,B", help="names of the experts to train (default: all)")
     train.add_argument("--out", required=True, metavar="DIR")
     train.add_argument("--minutes", type=float, default=75, help="time budget of the base (default: %(default)s)")
+    train.add_argument("--start", metavar="DIR", help="folder of an earlier base that train base goes on from")
     train.add_argument("--seed", type=int, default=0)
     return parser
+
+
+def _add_simulate(simulate: argparse.ArgumentParser) -> None:
+    simulate.add_argument(
+        "--personas", required=True, metavar="F.jsonl", help="who they are, as conversations/personas.jsonl"
+    )
+    simulate.add_argument("--sessions", type=int, metavar="N", help="default: one for each persona")
+    simulate.add_argument(
+        "--turns", type=int, default=10, metavar="T", help="user turns at most (default: %(default)s)"
+    )
+    simulate.add_argument(
+        "--out", required=True, metavar="F.jsonl", help="one record a line, written as sessions finish"
+    )
+    simulate.add_argument("--task", default="", metavar="A,B", help="only personas of these tasks")
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument(
+        "--concurrency", type=int, default=32, metavar="N", help="sessions in flight (default: %(default)s)"
+    )
+    simulate.add_argument(
+        "--user-model",
+        default="local",
+        metavar="PROVIDER:MODEL",
+        help="chat model that plays the users, as LangChain names it (default: the local adapter `user`)",
+    )
+    simulate.add_argument("--ray", metavar="ADDRESS", help="play them on a Ray cluster; `local` starts one here")
+    _add_engine(simulate)
+    _add_settings(simulate)
+    simulate.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting, such as temperature=0; repeatable",
+    )
+
+
+def _add_readings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)"
+    )
+    parser.add_argument("--data", metavar="DIR", help="public conversations, for real people's first messages")
+    parser.add_argument("--labels", metavar="DIR", help="public labelled texts, for chats that people rated")
+    parser.add_argument("--eval", dest="unseen", metavar="DIR", help="public texts that nothing is trained on")
+    parser.add_argument("--heads", metavar="DIR", help="heads to measure (default: the shipped ones)")
+    parser.add_argument("--chat-model", metavar="PROVIDER:MODEL", help="measure this model as a judge, too")
+    parser.add_argument(
+        "--pairs", type=int, default=50, metavar="N", help="pairs of replies that it judges (default: %(default)s)"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="readings.json, readings.md, calibration.svg")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -104,23 +216,47 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-url", metavar="URL", help="OpenAI-compatible server that serves --model and the experts by name"
     )
+    parser.add_argument(
+        "--served-as",
+        action="append",
+        default=[],
+        metavar="EXPERT=NAME",
+        help="name under which that server serves an expert, where it is not the expert's own; repeatable",
+    )
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--database",
+        metavar="D",
+        help="where threads are kept: a SQLite file or postgresql://… (default: EMPATHY_AGENT_DATABASE, else your data folder)",
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(given[1:] if given[:2] == ["evaluate", "readings"] else given)
+    options.given = sys.argv[1:] if arguments is None else arguments
     # Progress bars of the libraries would write between the lines of a conversation.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Tracing that was switched on for another program must not send this one's conversations.
+    for name in ("LANGSMITH_HIDE_INPUTS", "LANGSMITH_HIDE_OUTPUTS"):
+        os.environ.setdefault(name, "true")
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     try:
+        if (thread := getattr(options, "thread", None)) and thread != clean_text(thread):
+            raise InputError(
+                "--thread holds control characters: name the conversation with characters that can be read"
+            )
         return int(import_module(f"empathy_agent.commands.{options.command}").run(options) or 0)
     except InputError as error:
-        print(f"empathy-agent: {error}", file=sys.stderr)
+        print(clean_text(f"empathy-agent: {error}"), file=sys.stderr)
         return 2
     except EmpathyAgentError as error:
-        print(f"empathy-agent: {error}", file=sys.stderr)
+        print(clean_text(f"empathy-agent: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Chooses the next token of one reply and turns tokens into text as they come.
+"""Chooses the next tokens of a batch of replies, each in its own way, and turns tokens into text as they come.
 
-Does not run a model (`batch.py` does) and holds no state beyond one reply.
+Does not run a model: `batch.py` does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from empathy_agent.errors import InputError
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+
+CANDIDATES = 256  # likeliest tokens among which one is drawn
 
 
 @dataclass(frozen=True)
@@ -44,31 +47,75 @@ class Decoding:
             object.__setattr__(self, "temperature", 0.0)  # as good as greedy, and safe to divide by
 
 
-def choose_token(
-    logits: torch.Tensor, written: Sequence[int], decoding: Decoding, banned: torch.Tensor, generator: torch.Generator
-) -> int:
-    """Chooses a token from logits of shape (vocabulary,).
+class Sampling:
+    """Chooses the next tokens of a batch of replies at once, each by its own `Decoding`.
 
-    Tokens already written are penalized (Keskar et al. 2019), banned ones (the model's control tokens) never chosen,
-    and the rest sampled from the smallest set with probability `top_p` (Holtzman et al. 2020).
+    Tokens that a reply holds already are penalized (Keskar et al. 2019), banned ones never chosen, and the rest sampled among
+    the `CANDIDATES` likeliest from the smallest set with probability `top_p` (Holtzman et al. 2020). What a row draws
+    depends on its own seed and logits alone, not on the rows beside it.
+
+    Args:
+        banned: Ids of tokens that no reply may hold (the model's control tokens).
     """
-    import torch
 
-    scores = logits.float().clone()
-    scores[banned] = float("-inf")
-    if written and decoding.repetition_penalty != 1:
-        seen = torch.as_tensor(sorted(set(written)), device=scores.device)
-        values = scores[seen]
-        scores[seen] = torch.where(
-            values > 0, values / decoding.repetition_penalty, values * decoding.repetition_penalty
-        )
-    if decoding.temperature == 0:
-        return int(scores.argmax())
-    top = torch.topk(scores / decoding.temperature, min(256, len(scores)))
-    probabilities = top.values.softmax(-1)
-    beyond = probabilities.cumsum(-1) - probabilities >= decoding.top_p
-    choice = torch.multinomial(probabilities.masked_fill(beyond, 0), 1, generator=generator)
-    return int(top.indices[choice])
+    def __init__(self, banned: Sequence[int]):
+        import torch
+
+        self._banned = list(banned)
+        self._decodings: list[Decoding] = []
+        self._generators: list[torch.Generator] = []
+        self._written = torch.zeros(0, 0, dtype=torch.long)  # (rows, steps): a reply's tokens among -1
+
+    def add(self, decodings: Sequence[Decoding]) -> None:
+        """Adds rows behind the present ones."""
+        import torch
+
+        self._decodings += decodings
+        self._generators += [torch.Generator().manual_seed(decoding.seed) for decoding in decodings]
+        self._written = torch.cat([self._written, self._written.new_full((len(decodings), self._written.shape[1]), -1)])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops every row but `rows`."""
+        self._decodings = [self._decodings[row] for row in rows]
+        self._generators = [self._generators[row] for row in rows]
+        written = self._written[list(rows)]
+        self._written = written[:, (written >= 0).any(0)]
+
+    def choose(self, logits: torch.Tensor, first: int = 0) -> list[int]:
+        """Chooses a token for each row from `first` on, from logits of shape (rows, vocabulary)."""
+        import torch
+
+        decodings, written = self._decodings[first:], self._written[first:].to(logits.device)
+        # One column more than there are tokens: what stands for "nothing written" is penalized there.
+        scores = torch.nn.functional.pad(logits.float(), (0, 1), value=float("-inf"))
+        scores[:, self._banned] = float("-inf")
+        if written.shape[1] and any(decoding.repetition_penalty != 1 for decoding in decodings):
+            seen = torch.where(written < 0, scores.shape[1] - 1, written)
+            penalty = scores.new_tensor([[decoding.repetition_penalty] for decoding in decodings])
+            values = scores.gather(1, seen)
+            scores.scatter_(1, seen, torch.where(values > 0, values / penalty, values * penalty))
+        tokens = scores.argmax(1)
+        hot = [row for row, decoding in enumerate(decodings) if decoding.temperature]
+        if hot:
+            tokens[hot] = self._draw(scores[hot], [first + row for row in hot])
+        column = self._written.new_full((len(self._written), 1), -1)
+        column[first:, 0] = tokens.cpu()
+        self._written = torch.cat([self._written, column], 1)
+        return [int(token) for token in tokens.tolist()]
+
+    def _draw(self, scores: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """Draws a token for each row of scores, (rows,), by the inverse of the cumulated probabilities."""
+        import torch
+
+        chosen = [self._decodings[row] for row in rows]
+        heat, top_p = scores.new_tensor([[d.temperature, d.top_p] for d in chosen]).split(1, 1)
+        top = torch.topk(scores / heat, min(CANDIDATES, scores.shape[1]))
+        probabilities = top.values.softmax(1)
+        inside = probabilities.cumsum(1) - probabilities < top_p
+        cumulated = (probabilities * inside).cumsum(1)
+        drawn = torch.stack([torch.rand((), generator=self._generators[row]) for row in rows]).to(scores.device)
+        choice = (cumulated <= drawn[:, None] * cumulated[:, -1:]).sum(1).minimum(inside.sum(1) - 1)
+        return top.indices.gather(1, choice[:, None])[:, 0]
 
 
 class TextStream:

@@ -39,7 +39,7 @@ def track_drift(
     )
     first = [*(before["first"] if before else []), perceived][:KEPT]
     window = [*(before["window"] if before else []), perceived][-KEPT:]
-    deficit = measures.measure_deficit(_parts(need), _delivered(assessment))
+    deficit = measures.measure_deficit(_parts(need), list_delivered(assessment))
     deficits = [*(before["deficits"] if before else []), measures.measure_length(deficit)][-KEPT:]
     excess = measures.measure_excess(gap, tolerance)
     return Drift(
@@ -81,7 +81,8 @@ def _parts(need: Need | None) -> list[float]:
     return [need["affective"], need["cognitive"], need["motivational"]] if need else [0.0, 0.0, 0.0]
 
 
-def _delivered(assessment: Assessment) -> list[float]:
+def list_delivered(assessment: Assessment) -> list[float]:
+    """What a reply delivered: affective, cognitive and motivational support in [0, 1], the level where none was rated."""
     names = ("affective_understanding", "cognitive_understanding", "prosocial_expression")
     rated = [assessment["dimensions"].get(name) for name in names]
     return [assessment["level"] if rating is None else (rating - 1) / 4 for rating in rated]

@@ -45,7 +45,11 @@ class Encoder:
         fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self._dtype = torch.bfloat16 if fast else torch.float32
         try:
-            self._model = SentenceTransformer(str(folder), model_kwargs={"dtype": self._dtype})
+            self._model = SentenceTransformer(
+                str(folder),
+                model_kwargs={"dtype": self._dtype, "use_safetensors": True},
+                trust_remote_code=False,
+            )
         except Exception as error:
             raise ModelError(f"cannot load the encoder {folder}: {error}") from error
         if adapter:
@@ -53,13 +57,17 @@ class Encoder:
         self.dimension: int = self._model.get_embedding_dimension()
         self._limit = remembered
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._remembered: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def _merge(self, adapter: Path) -> None:
         """Merges a LoRA adapter into the transformer's weights."""
         from peft import PeftModel
 
         transformer = self._model[0]
+        if not (adapter / "adapter_model.safetensors").is_file():
+            raise ModelError(
+                f"the encoder's adapter {adapter} has no adapter_model.safetensors: only safetensors are read"
+            )
         try:
             adapted = PeftModel.from_pretrained(transformer.model.float(), adapter, use_safetensors=True)
             transformer.model = adapted.merge_and_unload().to(self._dtype)
@@ -78,21 +86,25 @@ class Encoder:
         import torch
 
         with self._lock:
-            unknown = [text for text in dict.fromkeys(texts) if text not in self._remembered]
-            fresh: dict[str, np.ndarray] = {}
+            keys = {text: _digest(text) for text in texts}
+            unknown = [text for text, key in keys.items() if key not in self._remembered]
             if unknown:
                 vectors = self._model.encode(
                     unknown, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
                 ).float()
                 vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
-                fresh = dict(zip(unknown, vectors, strict=True))
-            rows = [fresh[text] if text in fresh else self._remembered[text] for text in texts]
-            self._remembered.update(fresh)
-            for text in texts:
-                self._remembered.move_to_end(text)
+                self._remembered.update(zip(map(keys.__getitem__, unknown), vectors, strict=True))
+            rows = [self._remembered[keys[text]] for text in texts]
+            for key in keys.values():
+                self._remembered.move_to_end(key)
             while len(self._remembered) > self._limit:
                 self._remembered.popitem(last=False)
         return np.stack(rows) if rows else np.zeros((0, self.dimension), dtype=np.float32)
+
+
+def _digest(text: str) -> bytes:
+    """Stands for a text in the memory, so that no conversation stays in it and long texts take no more room than short."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def find_minilm() -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from empathy_agent.content import find_weights
 from empathy_agent.tasks import DEFAULT_TASKS, Tasks, load_tasks
@@ -14,14 +15,19 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
     from langchain_core.messages import AIMessage
     from langchain_core.runnables import Runnable
+    from langchain_core.vectorstores import VectorStore
 
     from empathy_agent.encoder import Encoder
+    from empathy_agent.exemplar_store import StoredExemplars
     from empathy_agent.exemplars import ExemplarIndex
+    from empathy_agent.experts import ExpertChatModel
     from empathy_agent.heads import Head
+    from empathy_agent.safety import Screen
     from empathy_agent.settings import Settings
     from empathy_agent.worker import Worker
 
 _loading = threading.RLock()
+HEADS = ("task", "need", "judge", "danger")
 
 
 class EmpathyEngine:
@@ -31,11 +37,15 @@ class EmpathyEngine:
         model: Folder or hub id of a causal language model with a chat template; None is the shipped `empathy-nano`.
         adapters: Folder with one LoRA adapter per expert.
         base_url: OpenAI-compatible server that serves `model` and the experts by name, in place of a local worker.
+        served_as: Names under which the server serves experts, where they are not the experts' own.
+        fallback: Chat model that writes while that server does not answer, such as `ExpertChatModel()`.
+        screen: A larger classifier of danger, beside the shipped one: takes the turns and returns a category of
+            `safety.CATEGORIES` with the probability of danger. The higher of both decides.
         chat_model: Any LangChain chat model that writes the replies instead; experts then are prompts.
         encoder: Folder or hub id of a sentence-transformers model; None is the shipped all-MiniLM-L6-v2.
         heads: Folder of the heads of task, need, judge and danger.
         tasks: Path of a task table.
-        exemplars: Folder of exemplars.
+        exemplars: Folder of exemplars, or a LangChain vector store of them (see `exemplar_store.py`).
         cache: Folder of built indexes.
     """
 
@@ -45,17 +55,22 @@ class EmpathyEngine:
         model: str | None = None,
         adapters: str | None = None,
         base_url: str | None = None,
+        served_as: Mapping[str, str] | None = None,
+        fallback: BaseChatModel | None = None,
+        screen: Screen | None = None,
         chat_model: BaseChatModel | None = None,
         encoder: str | None = None,
         heads: Path | str | None = None,
         tasks: Path | str = DEFAULT_TASKS,
-        exemplars: Path | str | None = None,
+        exemplars: Path | str | VectorStore | None = None,
         cache: Path | str | None = None,
     ):
         self.model, self.adapters, self.base_url, self._chat_model = model, adapters, base_url, chat_model
         self._encoder, self._heads = encoder, Path(heads) if heads else find_weights("heads")
         self._exemplars, self._cache = exemplars, cache
         self.tasks: Tasks = load_tasks(tasks)
+        self.fallback, self.screen = fallback, screen
+        self._served_as = {name: name for name in self.tasks.patterns} | dict(served_as or {})
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -64,23 +79,32 @@ class EmpathyEngine:
             return get_encoder(self._encoder)
 
     @cached_property
+    def encoders(self) -> dict[str, Encoder]:
+        """The encoder of each head: through its LoRA adapter where the folder of heads has one, else the plain one."""
+        adapters = {name: self._heads / name for name in HEADS}
+        with _loading:
+            return {
+                name: get_encoder(self._encoder, adapter) if adapter.is_dir() else self.encoder
+                for name, adapter in adapters.items()
+            }
+
+    @cached_property
     def heads(self) -> dict[str, Head]:
         """The heads `task`, `need`, `judge` and `danger`."""
         from empathy_agent.heads import load_head
 
-        fingerprints = dict.fromkeys(("task", "need", "judge"), self.encoder.fingerprint)
-        fingerprints["danger"] = self.danger_encoder.fingerprint
-        return {name: load_head(self._heads / f"{name}.safetensors", found) for name, found in fingerprints.items()}
+        return {
+            name: load_head(self._heads / f"{name}.safetensors", encoder.fingerprint)
+            for name, encoder in self.encoders.items()
+        }
 
     @cached_property
-    def danger_encoder(self) -> Encoder:
-        """The encoder through the crisis screen's adapter."""
-        with _loading:
-            return get_encoder(self._encoder, self._heads / "danger")
+    def exemplars(self) -> ExemplarIndex | StoredExemplars:
+        """The index of exemplars, or the store that was given."""
+        if self._exemplars is not None and not isinstance(self._exemplars, (str, Path)):
+            from empathy_agent.exemplar_store import StoredExemplars
 
-    @cached_property
-    def exemplars(self) -> ExemplarIndex:
-        """The index of exemplars."""
+            return StoredExemplars(self._exemplars)
         from empathy_agent.exemplars import build_index
 
         encoder = self.encoder
@@ -103,25 +127,49 @@ class EmpathyEngine:
     def experts(self) -> list[str]:
         """Names of the expert adapters that can answer; empty where replies come from prompts."""
         if self._chat_model is None and self.base_url:
-            return self._server[1]
-        worker = getattr(self.chat_model, "worker", None)
-        return worker.local.adapters if worker else []
+            return list(self._server[1])
+        return _list_adapters(self.chat_model)
+
+    @property
+    def fallback_experts(self) -> list[str]:
+        """Names of the expert adapters of the fallback."""
+        return _list_adapters(self.fallback)
 
     def bind_expert(
-        self, adapter: str | None, settings: Settings, seed: int
+        self, adapter: str | None, settings: Settings, seed: int, fallback: bool = False
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Returns the chat model set to answer with `adapter`, or with the bare base."""
-        if getattr(self.chat_model, "worker", None):
-            return self.chat_model.bind(
+        """Returns the chat model, or the fallback, set to answer with `adapter`, or with the bare base."""
+        chat_model = self.fallback if fallback and self.fallback else self.chat_model
+        if getattr(chat_model, "worker", None):
+            return chat_model.bind(
                 adapter=adapter or "",
                 temperature=settings.temperature,
                 max_new_tokens=settings.max_new_tokens,
                 seed=seed,
             )
-        if self._chat_model is None:
+        if self._chat_model is None and chat_model is not self.fallback:
             sampling = {"temperature": settings.temperature, "max_tokens": settings.max_new_tokens, "seed": seed}
-            return self.chat_model.bind(**sampling, **({"model": adapter} if adapter else {}))
-        return self.chat_model
+            return chat_model.bind(**sampling, **({"model": self._server[1][adapter]} if adapter else {}))
+        return chat_model
+
+    @property
+    def writes_candidates(self) -> bool:
+        """Whether several candidates of a reply cost one batch: so with a local model, but not with others' chat models."""
+        return getattr(self.chat_model, "worker", None) is not None
+
+    def write_candidates(
+        self, messages: LanguageModelInput, adapter: str | None, settings: Settings
+    ) -> list[AIMessage]:
+        """Writes `settings.candidates` replies in one batch; the prompt is read once."""
+        model = cast("ExpertChatModel", self.chat_model)
+        return model.generate_candidates(
+            messages,
+            settings.candidates,
+            adapter=adapter or "",
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seed=settings.seed,
+        )
 
     def describe_model(self) -> str:
         """Names the model that writes and where it runs."""
@@ -132,14 +180,14 @@ class EmpathyEngine:
         return f"{type(model).__name__} at {self.base_url}" if self.base_url else type(model).__name__
 
     @cached_property
-    def _server(self) -> tuple[BaseChatModel, list[str]]:
+    def _server(self) -> tuple[BaseChatModel, dict[str, str]]:
         from empathy_agent.server import connect_server
 
-        return connect_server(str(self.base_url), self.model)
+        return connect_server(str(self.base_url), self.model, self._served_as)
 
     def load(self) -> None:
         """Loads every part now, so that the first turn does not wait."""
-        _ = self.heads, self.exemplars, self.chat_model
+        _ = self.heads, self.exemplars, self.fallback_experts if self.fallback else self.chat_model
 
     def close(self) -> None:
         """Ends the worker's thread, if one was started."""
@@ -147,6 +195,11 @@ class EmpathyEngine:
         if model is not None and getattr(model, "_worker", None) is not None:
             model.worker.close()
             _build_worker.cache_clear()
+
+
+def _list_adapters(chat_model: BaseChatModel | None) -> list[str]:
+    worker = getattr(chat_model, "worker", None)
+    return worker.local.adapters if worker else []
 
 
 @lru_cache(maxsize=4)

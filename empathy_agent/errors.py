@@ -5,7 +5,9 @@ EmpathyAgentError
 ├── ModelError (RuntimeError)       a model, adapter or tokenizer cannot be loaded or does not fit
 ├── OverloadedError (RuntimeError)  the worker's queue is full
 ├── MissingExtraError (ImportError) a feature needs an extra that is not installed
-└── ReplyError (RuntimeError)       a model failed while it wrote a reply
+├── ReplyError (RuntimeError)       a model failed while it wrote a reply
+│   └── UnreachableError (ReplyError) nobody answers at the server of the models, or not in time
+└── StorageError (RuntimeError)     the database of threads failed
 
 Each also is the built-in error in brackets, so that `except ValueError` works and the message reaches LangGraph's server.
 """
@@ -35,3 +37,11 @@ class MissingExtraError(EmpathyAgentError, ImportError):
 
 class ReplyError(EmpathyAgentError, RuntimeError):
     """A model failed while it wrote a reply."""
+
+
+class UnreachableError(ReplyError):
+    """Nobody answers at the server of the models, or not in time; no other model of that server would."""
+
+
+class StorageError(EmpathyAgentError, RuntimeError):
+    """The database of threads failed; what was stored before is still there."""

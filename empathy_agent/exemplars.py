@@ -34,6 +34,7 @@ LEVEL_WEIGHT = 0.8  # how much a distance of 1 between an exemplar's level and t
 TASK_BONUS = 0.05  # what an exemplar of the recognized task gains
 CONTEXT_WEIGHT = 0.25  # weight of the user turns before the last one in the query
 CONSIDERED = 64  # neighbours that are ranked again by level and task
+EXACT = 50_000  # exemplars up to which all are compared; a graph finds nearly all neighbours in a fraction of the time
 NEGLIGIBLE = 0.12  # below this need, with a target below it too, nothing is retrieved
 
 
@@ -54,7 +55,7 @@ def load_exemplars(folder: Path | None = None) -> list[dict[str, Any]]:
                 line = raw.decode("utf-8")
                 row = json.loads(line)
                 exemplar = {name: kind(row[name]) for name, kind in FIELDS.items()}
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}: an exemplar needs {', '.join(FIELDS)}: {error!r}") from error
             if exemplar["id"] in seen or not 0 <= exemplar["level"] <= 1:
                 raise InputError(f"{path}, line {number}: id {exemplar['id']!r} is repeated or level is outside [0, 1]")
@@ -65,12 +66,25 @@ def load_exemplars(folder: Path | None = None) -> list[dict[str, Any]]:
     return exemplars
 
 
+def measure_fit(similarity: float, level: float, target: float, same_task: bool) -> float:
+    """Similarity less 0.8 · |level - target|, plus 0.05 for the same task: 0.7 at 0.1 from the target gives 0.62, or 0.67."""
+    return similarity - LEVEL_WEIGHT * abs(level - target) + TASK_BONUS * same_task
+
+
 class ExemplarIndex:
-    """Exemplars with a FAISS index of what their users said; exact inner product over unit vectors."""
+    """Exemplars with a FAISS index of what their users said; inner product over unit vectors."""
 
     def __init__(self, exemplars: list[dict[str, Any]], index: faiss.Index):
         self.exemplars = exemplars
         self._index = index
+
+    def describe(self) -> str:
+        """Says how many exemplars there are."""
+        return f"{len(self.exemplars)} indexed"
+
+    def recall(self, encoder: Encoder, turns: Sequence[Turn], task: str, target: float, top_k: int) -> list[Exemplar]:
+        """Recalls the `top_k` exemplars that fit the end of a conversation, the task and the target level best."""
+        return self.retrieve(build_query(encoder, turns), task, target, top_k)
 
     def retrieve(self, query: np.ndarray, task: str, target: float, top_k: int) -> list[Exemplar]:
         """Retrieves the `top_k` exemplars that fit the query vector, the task and the target level best."""
@@ -78,10 +92,7 @@ class ExemplarIndex:
         ranked = []
         for score, row in zip(scores[0], rows[0], strict=True):
             exemplar = self.exemplars[row]
-            fit = (
-                float(score) - LEVEL_WEIGHT * abs(exemplar["level"] - target) + TASK_BONUS * (exemplar["task"] == task)
-            )
-            ranked.append((fit, exemplar))
+            ranked.append((measure_fit(float(score), exemplar["level"], target, exemplar["task"] == task), exemplar))
         ranked.sort(key=lambda pair: pair[0], reverse=True)
         return [
             Exemplar(
@@ -110,12 +121,13 @@ def build_index(encoder: Encoder, folder: Path | None = None, cache: Path | None
     if path.is_file():
         try:
             index = faiss.read_index(str(path))
-            if index.ntotal == len(exemplars):
+            kind = faiss.IndexFlatIP if len(exemplars) <= EXACT else faiss.IndexHNSWFlat
+            same = isinstance(faiss.downcast_index(index), kind) and index.metric_type == faiss.METRIC_INNER_PRODUCT
+            if same and (index.ntotal, index.d) == (len(exemplars), encoder.dimension):
                 return ExemplarIndex(exemplars, index)
         except RuntimeError:
             pass  # a damaged cache is as good as none
-    index = faiss.IndexFlatIP(encoder.dimension)
-    index.add(encoder.encode([exemplar["user"] for exemplar in exemplars]))
+    index = make_index(encoder.encode([exemplar["user"] for exemplar in exemplars]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, new = tempfile.mkstemp(dir=path.parent, suffix=".new")
@@ -125,6 +137,19 @@ def build_index(encoder: Encoder, folder: Path | None = None, cache: Path | None
     except (OSError, RuntimeError):
         pass  # an index that cannot be kept still serves this process
     return ExemplarIndex(exemplars, index)
+
+
+def make_index(vectors: np.ndarray) -> faiss.Index:
+    """Makes the inner-product index of unit vectors, (count, dimension): exact up to `EXACT`, above it a graph (HNSW)."""
+    import faiss
+
+    count, dimension = vectors.shape
+    index: Any = faiss.IndexFlatIP(dimension)
+    if count > EXACT:
+        index = faiss.IndexHNSWFlat(dimension, 32, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction, index.hnsw.efSearch = 80, 2 * CONSIDERED
+    index.add(vectors)
+    return index
 
 
 def find_cache(cache: Path | None = None) -> Path:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_models import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
+from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from empathy_agent.decoding import Decoding
 from empathy_agent.errors import InputError
+from empathy_agent.replies import Reply
 from empathy_agent.turns import ROLES, Turn
-from empathy_agent.worker import Reply, Worker
+from empathy_agent.worker import Worker
 
 
 class ExpertChatModel(BaseChatModel):
@@ -86,6 +90,29 @@ class ExpertChatModel(BaseChatModel):
             raise InputError("ExpertChatModel calls no tools: let the host's own model call them")
         return self
 
+    def generate_candidates(self, messages: LanguageModelInput, n: int, **given: Any) -> list[AIMessage]:
+        """Writes `n` different replies to the same messages in one batch; the prompt is read once.
+
+        Their tokens do not stream, since all but one will be thrown away.
+
+        Args:
+            messages: As for `invoke`.
+            n: How many; at temperature 0 there can be only one.
+            **given: Any field for this call, as in `generate_candidates(messages, 4, adapter="compassionate", seed=7)`.
+
+        Raises:
+            InputError: `n` does not fit in a batch, or the temperature is 0.
+        """
+        prompt, config = self._convert_input(messages), _get_config()
+        result = self.generate_prompt([prompt], n=n, **config, **given)
+        return [cast(AIMessage, cast(ChatGeneration, found).message) for found in result.generations[0]]
+
+    async def agenerate_candidates(self, messages: LanguageModelInput, n: int, **given: Any) -> list[AIMessage]:
+        """The same as `generate_candidates`, without blocking the event loop."""
+        prompt, config = self._convert_input(messages), _get_config()
+        result = await self.agenerate_prompt([prompt], n=n, **config, **given)
+        return [cast(AIMessage, cast(ChatGeneration, found).message) for found in result.generations[0]]
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -93,15 +120,18 @@ class ExpertChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply = self._submit(messages, stop, kwargs)
-        try:
-            text = "".join(reply)
-        finally:
-            reply.cancel()
-        message = AIMessage(
-            text, usage_metadata=cast(UsageMetadata, reply.usage), response_metadata=self._metadata(reply)
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        with _cancelling(self._submit(messages, stop, kwargs)) as reply:
+            return self._make_result([(each, "".join(each)) for each in reply.candidates])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with _cancelling(await self._asubmit(messages, stop, kwargs)) as reply:
+            return self._make_result([(each, "".join([text async for text in each])) for each in reply.candidates])
 
     def _stream(
         self,
@@ -110,22 +140,51 @@ class ExpertChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        reply = self._submit(messages, stop, kwargs)
-        try:
+        with _cancelling(self._submit(messages, stop, kwargs)) as reply:
             for text in reply:
                 chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
                 if run_manager:
                     run_manager.on_llm_new_token(text, chunk=chunk)
                 yield chunk
-        finally:
-            reply.cancel()
+            yield self._make_last(reply)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with _cancelling(await self._asubmit(messages, stop, kwargs)) as reply:
+            async for text in reply:
+                chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
+                if run_manager:
+                    await run_manager.on_llm_new_token(text, chunk=chunk)
+                yield chunk
+            yield self._make_last(reply)
+
+    def _make_result(self, written: list[tuple[Reply, str]]) -> ChatResult:
+        return ChatResult(
+            generations=[
+                ChatGeneration(
+                    message=AIMessage(
+                        text,
+                        usage_metadata=cast(UsageMetadata, reply.usage),
+                        response_metadata=self._describe(reply),
+                    )
+                )
+                for reply, text in written
+            ]
+        )
+
+    def _make_last(self, reply: Reply) -> ChatGenerationChunk:
         last = AIMessageChunk(
             content="",
             usage_metadata=cast(UsageMetadata, reply.usage),
-            response_metadata=self._metadata(reply),
+            response_metadata=self._describe(reply),
             chunk_position="last",
         )
-        yield ChatGenerationChunk(message=last)
+        return ChatGenerationChunk(message=last)
 
     def _submit(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> Reply:
         def value(name: str) -> Any:
@@ -139,15 +198,53 @@ class ExpertChatModel(BaseChatModel):
             seed=value("seed"),
             stop=tuple(stop or value("stop") or ()),
         )
-        return self.worker.submit(_get_prompt(messages), given.get("adapter", self.adapter) or None, decoding)
+        adapter = given.get("adapter", self.adapter) or None
+        return self.worker.submit(_get_prompt(messages), adapter, decoding, given.get("n") or 1)
 
-    def _metadata(self, reply: Reply) -> dict[str, Any]:
+    async def _asubmit(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> Reply:
+        """Submits from a thread, since the first use loads the model; a caller that gives up meanwhile cancels."""
+        submitting = asyncio.ensure_future(asyncio.to_thread(self._submit, messages, stop, given))
+        try:
+            return await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            submitting.add_done_callback(_cancel_result)
+            raise
+
+    def _describe(self, reply: Reply) -> dict[str, Any]:
         return {
             "model_name": self.model or "empathy-nano",
             "adapter": reply.adapter,
             "finish_reason": reply.finish_reason,
             "model_provider": "empathy-agent",
         }
+
+
+@contextmanager
+def _cancelling(reply: Reply) -> Iterator[Reply]:
+    """Whatever ends the block ends the reply and its other candidates, so that nobody writes what nobody reads."""
+    try:
+        yield reply
+    finally:
+        for each in reply.candidates:
+            each.cancel()
+
+
+def _cancel_result(submitting: asyncio.Future[Reply]) -> None:
+    if not submitting.cancelled() and not submitting.exception():
+        for each in submitting.result().candidates:
+            each.cancel()
+
+
+def _get_config() -> dict[str, Any]:
+    """The surrounding run's callbacks and metadata, as `invoke` passes them on, less the streaming."""
+    config = ensure_config()
+    tags = [*(config.get("tags") or []), "nostream"]
+    return {
+        "callbacks": config.get("callbacks"),
+        "metadata": config.get("metadata"),
+        "tags": tags,
+        "stream": False,
+    }
 
 
 def _get_prompt(messages: Sequence[BaseMessage]) -> list[Turn]:

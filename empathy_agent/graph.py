@@ -11,6 +11,7 @@ from empathy_agent.engine import EmpathyEngine, get_engine
 from empathy_agent.nodes import Nodes, wants_revision
 from empathy_agent.settings import Settings, get_settings
 from empathy_agent.state import EmpathyState
+from empathy_agent.telemetry import observe_node
 
 
 def build_graph(*, engine: EmpathyEngine | None = None) -> StateGraph[EmpathyState, Settings]:
@@ -25,20 +26,17 @@ def build_graph(*, engine: EmpathyEngine | None = None) -> StateGraph[EmpathySta
     nodes = Nodes(engine or get_engine())
     graph = StateGraph(EmpathyState, context_schema=Settings)
 
-    graph.add_node("screen_message", nodes.screen_message, metadata={"reads": "last user message", "writes": "safety"})
-    graph.add_node("hand_off", nodes.hand_off, metadata={"reads": "safety", "writes": "fixed words"})
-    graph.add_node("recognize_task", nodes.recognize_task, metadata={"reads": "conversation", "writes": "task"})
-    graph.add_node(
-        "estimate_need", nodes.estimate_need, metadata={"reads": "task, drift", "writes": "need, target, expert"}
-    )
-    graph.add_node(
-        "retrieve_exemplars", nodes.retrieve_exemplars, metadata={"reads": "need, target", "writes": "exemplars"}
-    )
-    graph.add_node(
-        "generate_reply", nodes.generate_reply, metadata={"reads": "expert, exemplars", "writes": "reply, route"}
-    )
-    graph.add_node("assess_reply", nodes.assess_reply, metadata={"reads": "reply, target", "writes": "assessment"})
-    graph.add_node("track_drift", nodes.track_drift, metadata={"reads": "assessment, target", "writes": "drift"})
+    def add(name: str, reads: str, writes: str) -> None:
+        graph.add_node(name, observe_node(getattr(nodes, name)), metadata={"reads": reads, "writes": writes})
+
+    add("screen_message", reads="last user message", writes="safety")
+    add("hand_off", reads="safety", writes="fixed words")
+    add("recognize_task", reads="conversation", writes="task")
+    add("estimate_need", reads="task, drift", writes="need, target, expert")
+    add("retrieve_exemplars", reads="need, target", writes="exemplars")
+    add("generate_reply", reads="expert, exemplars", writes="reply, route")
+    add("assess_reply", reads="reply, target", writes="assessment")
+    add("track_drift", reads="assessment, target", writes="drift")
 
     graph.add_edge(START, "screen_message")
     graph.add_conditional_edges("screen_message", route_message)
@@ -63,6 +61,10 @@ def route_hand_off(state: EmpathyState, runtime: Runtime[Settings]) -> Literal["
     return "hand_off" if waits and state["messages"][-1].response_metadata.get("route") == "hand_off" else "__end__"
 
 
-def route_reply(state: EmpathyState, runtime: Runtime[Settings]) -> Literal["generate_reply", "track_drift"]:
-    """A reply that misses its target is written again while revisions are left."""
+def route_reply(
+    state: EmpathyState, runtime: Runtime[Settings]
+) -> Literal["retrieve_exemplars", "generate_reply", "track_drift"]:
+    """A reply that misses its target is written again while revisions are left; one whose aim a person changed, anew."""
+    if not state["revisions"]:
+        return "retrieve_exemplars"
     return "generate_reply" if wants_revision(state["revisions"], get_settings(runtime.context)) else "track_drift"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,27 +24,41 @@ DIMENSIONS = [  # SENSE-7 (arXiv 2509.16437)
     "contextual_understanding",
     "relational_continuity",
 ]
+FIRST_PERSON = {"i", "me", "my", "mine", "myself", "we", "us", "our", "ours"}
 MECHANISMS = ["emotional_reaction", "interpretation", "exploration"]  # EPITOME (Sharma et al. 2020)
 
 
 def build_features(encoder: Encoder, turns: Sequence[Turn], reply: str) -> np.ndarray:
-    """Features of shape (4 * dimension + 4,): reply, last user turn, their product, mean of earlier user turns, and form.
-
-    Form is length in words over 50, ends in a question, exclamation marks over 3, second-person words over 5.
-    """
+    """Features of shape (4 * dimension + 6,): reply, last user turn, their product, mean of earlier user turns, and form."""
     import numpy as np
 
     users = list_texts(turns, "user") or [""]
     vectors = encoder.encode([reply, users[-1], *users[-5:-1]])
     earlier = vectors[2:].mean(0) if len(vectors) > 2 else np.zeros(encoder.dimension, dtype=np.float32)
-    words = reply.lower().split()
-    form = [
-        min(2.0, len(words) / 50),
-        float("?" in reply),
-        min(2.0, reply.count("!") / 3),
-        min(2.0, sum(word.startswith(("you", "your")) for word in words) / 5),
-    ]
+    form = np.asarray(measure_form(reply), dtype=np.float32)
     return np.concatenate([vectors[0], vectors[1], vectors[0] * vectors[1] * 20, earlier, form]).astype(np.float32)
+
+
+def measure_form(reply: str) -> list[float]:
+    """Form of a reply, six numbers in [0, 2]; who writes of themselves, and how much, tells interpretation from advice.
+
+    Length in words over 50, a question mark, exclamation marks over 3, second-person words over 5, five times the share of
+    first-person words, and log(1 + words) / 3.
+
+    >>> measure_form("I know. You?")
+    [0.06, 1.0, 0.0, 0.2, 1.0, 0.4621]
+    """
+    words = [word.strip(".,!?;:'\"’“”").replace("’", "'") for word in reply.lower().split()]
+    own = sum(word.split("'")[0] in FIRST_PERSON for word in words)
+    form = [
+        len(words) / 50,
+        float("?" in reply),
+        reply.count("!") / 3,
+        sum(word.startswith("you") for word in words) / 5,
+        min(1.0, 5 * own / max(1, len(words))),
+        math.log1p(len(words)) / 3,
+    ]
+    return [round(min(2.0, number), 4) for number in form]
 
 
 def judge_reply(head: Head, encoder: Encoder, turns: Sequence[Turn], reply: str) -> Assessment:

@@ -6,20 +6,22 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage, SystemMessage
+from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
-from langgraph.types import interrupt
 
-from empathy_agent import drift, need, recognition, safety
+from empathy_agent import drift, need, recognition, review, safety
+from empathy_agent.choosing import measure_costs, measure_miss
 from empathy_agent.engine import EmpathyEngine
 from empathy_agent.errors import InputError
-from empathy_agent.measures import measure_gap
 from empathy_agent.prompts import write_prompt
+from empathy_agent.routes import SYSTEMS, write_reply
 from empathy_agent.settings import Settings, get_settings
-from empathy_agent.state import Assessment, EmpathyState
-from empathy_agent.turns import Turn, check_text, get_turns
+from empathy_agent.state import Assessment, EmpathyState, Need, Route
+from empathy_agent.turns import LONGEST_MESSAGE, Turn, check_text, clean_text, get_turns
 
 HISTORY = 40  # turns that the readings look back on; older ones weigh nothing
+PROMPTED = 400  # messages that a writer is offered; it takes as many of them as its context holds
 
 
 class Nodes:
@@ -36,7 +38,9 @@ class Nodes:
         text = str(last.text)
         clean = check_text(text)
         history = [*_history({"messages": state["messages"][:-1]}), Turn(role="user", content=clean)]
-        (found,) = safety.screen_turns(self.engine.heads["danger"], self.engine.danger_encoder, [history])
+        (found,) = safety.screen_turns(self.engine.heads["danger"], self.engine.encoders["danger"], [history])
+        if self.engine.screen:
+            found = safety.add_opinion(found, *self.engine.screen(history))
         update: dict[str, Any] = {"safety": found, "review": get_settings(runtime.context).review}
         if clean != text.strip():
             update["messages"] = [last.model_copy(update={"content": clean})]
@@ -45,98 +49,117 @@ class Nodes:
     def hand_off(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Answers danger with fixed words and human contacts, then waits for a person where that is set; no model writes here."""
         if isinstance(state["messages"][-1], AIMessage):
-            answer = interrupt({"hand_off": state["safety"], "reply": str(state["messages"][-1].text)})
-            reply = answer.get("reply") if isinstance(answer, dict) else answer
-            said = [AIMessage(check_text(reply), id=str(uuid4()))] if isinstance(reply, str) and reply.strip() else []
-            return {"messages": said}
+            question = {"hand_off": state["safety"], "reply": str(state["messages"][-1].text)}
+            reply = review.ask_person(question, review.read_hand_off)
+            return {"messages": [AIMessage(reply, id=str(uuid4()))] if reply else []}
         words = write_prompt(f"hand_off_{state['safety']['category']}")
         cleared = dict.fromkeys(("need", "desired", "target", "expert", "assessment"))
         message = AIMessage(words, id=str(uuid4()), response_metadata={"route": "hand_off"})
-        return {"messages": [message], "route": "hand_off", "exemplars": [], "revisions": [], **cleared}
+        return {
+            "messages": [message],
+            "route": "hand_off",
+            "route_reason": "",
+            "exemplars": [],
+            "revisions": [],
+            **cleared,
+        }
 
     def recognize_task(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Recognizes the task from the conversation so far; the standing one has inertia."""
         before = state.get("task")
         standing = before["label"] if before else None
-        task = recognition.recognize_task(self.engine.heads["task"], self.engine.encoder, _history(state), standing)
+        task = recognition.recognize_task(
+            self.engine.heads["task"], self.engine.encoders["task"], _history(state), standing
+        )
         return {"task": task}
 
     def estimate_need(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Estimates the need, the target that follows from it, and the expert whose pattern is nearest."""
-        settings, tasks = get_settings(runtime.context), self.engine.tasks
+        settings, before = get_settings(runtime.context), state.get("drift")
         found = need.read_need(self.engine.heads["need"], self.engine.encoder, _history(state))
-        label, before = state["task"]["label"], state.get("drift")
         if settings.level is not None:
-            desired = target = settings.level
             found["reasons"].append("target set by the host")
-        else:
-            desired = need.choose_target(tasks.get(label), found, settings.user_preference)
-            target = drift.correct_target(desired, before)
-            if before and before["alarm"] != "none":
-                found["reasons"].append(f"drift alarm: {before['alarm']}-empathy in recent turns")
-        if settings.expert and settings.expert not in tasks.patterns:
-            raise InputError(
-                f"no expert {settings.expert!r}: choose one of {', '.join(tasks.patterns)}, or leave it empty"
-            )
-        expert = settings.expert or tasks.choose_expert(label, target, state.get("expert"))
-        return {"need": found, "desired": desired, "target": target, "expert": expert, "revisions": []}
+        elif before and before["alarm"] != "none" and settings.correct_drift:
+            found["reasons"].append(f"drift alarm: {before['alarm']}-empathy in recent turns")
+        return self._aim(state, found, settings, settings.level)
 
     def retrieve_exemplars(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Retrieves exemplary turns by context, task and target; one more under a drift alarm, none where need is small."""
-        from empathy_agent.exemplars import NEGLIGIBLE, build_query
+        from empathy_agent.exemplars import NEGLIGIBLE
 
-        top_k, target = get_settings(runtime.context).top_k, state["target"]
-        before = state.get("drift")
+        settings, target = get_settings(runtime.context), state["target"]
+        top_k, before = settings.top_k, state.get("drift") if settings.correct_drift else None
         if before and before["alarm"] != "none" and top_k:
             top_k += 1
         if not top_k or max(state["need"]["level"], target) < NEGLIGIBLE:
             return {"exemplars": []}
-        query = build_query(self.engine.encoder, _history(state))
-        return {"exemplars": self.engine.exemplars.retrieve(query, state["task"]["label"], target, top_k)}
+        task, encoder = state["task"]["label"], self.engine.encoder
+        return {"exemplars": self.engine.exemplars.recall(encoder, _history(state), task, target, top_k)}
 
     def generate_reply(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Writes the reply with the expert adapter, the prompted base or the bare base; tokens stream from here."""
         settings, engine = get_settings(runtime.context), self.engine
-        route = {"experts": "adapter", "prompt": "prompt", "base": "base"}[settings.system]
-        if route == "adapter" and state["expert"] not in engine.experts:
-            route = "prompt"
-        seed = settings.seed + len(state["messages"]) + 1000 * len(state["revisions"])
-        if state["revisions"] and not settings.temperature:
-            settings = replace(settings, temperature=0.6)  # a greedy model would only repeat its draft
-        writer = engine.bind_expert(state["expert"] if route == "adapter" else None, settings, seed)
-        system = write_system(state, route)
-        history = [m for m in state["messages"] if m.type in ("human", "ai") and str(m.text).strip()]
-        drafts = state["revisions"]
+        settings = _vary(settings, state)
+        recent, drafts = state["messages"][-PROMPTED:], state["revisions"]
+        history = [m for m in recent if m.type in ("human", "ai") and str(m.text).strip()]
+        # A message that was refused for its length may still be in the thread of a host that does not take it out.
+        history = [m for m in history if m.type == "ai" or len(str(m.text)) <= LONGEST_MESSAGE]
         if drafts:
             history = [m for m in history if m.id != drafts[0]["id"]]
-        prompt: list[AnyMessage] = [SystemMessage(system)] if system else []
-        # What a person will still edit must not reach the user's screen.
-        reply = writer.invoke([*prompt, *history], {"tags": ["nostream"]} if state["review"] else None)
+
+        def ask(route: Route, fallback: bool) -> AIMessage:
+            adapter = state["expert"] if route == "adapter" else None
+            system = write_system(state, route, settings)
+            prompt: list[AnyMessage] = [SystemMessage(system)] if system else []
+            if settings.candidates > 1 and settings.temperature and engine.writes_candidates and not fallback:
+                written = engine.write_candidates([*prompt, *history], adapter, settings)
+                return self._choose(_history(state), written, state["target"])
+            writer = engine.bind_expert(adapter, settings, settings.seed, fallback)
+            # What a person will still edit must not reach the user's screen.
+            return writer.invoke([*prompt, *history], {"tags": ["nostream"]} if state["review"] else None)
+
+        reply, route, reason = write_reply(engine, SYSTEMS[settings.system], state["expert"], ask)
         answered = AIMessage(
-            str(reply.text).strip() or write_prompt("no_reply"),
+            clean_text(str(reply.text)).strip() or write_prompt("no_reply"),
             id=drafts[0]["id"] if drafts else reply.id or str(uuid4()),
             usage_metadata=reply.usage_metadata,
             response_metadata={**reply.response_metadata, "route": route},
         )
-        return {"messages": [answered], "route": route}
+        return {"messages": [answered], "route": route, "route_reason": reason}
+
+    def choose_writer(self, state: EmpathyState, settings: Settings) -> tuple[Route, Runnable[Any, AIMessage]]:
+        """The route, and the model that writes on it."""
+        route, settings = self.choose_route(state, settings), _vary(settings, state)
+        return route, self.engine.bind_expert(state["expert"] if route == "adapter" else None, settings, settings.seed)
+
+    def choose_route(self, state: EmpathyState, settings: Settings) -> Route:
+        """The route that the settings ask for and the engine has."""
+        if settings.system == "experts" and state["expert"] in self.engine.experts:
+            return "adapter"
+        return "base" if settings.system == "base" else "prompt"
 
     def assess_reply(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
-        """Judges the reply; keeps the better of a draft and its revision; lets a person edit it where review is on."""
+        """Judges the reply; keeps the better of a draft and its revision; lets a person edit it or its aim where review is on."""
         settings = get_settings(runtime.context)
         reply, history = state["messages"][-1], _history({"messages": state["messages"][:-1]})
         assessment = self._judge(history, str(reply.text))
-        drafts, miss = state["revisions"], _miss(assessment, state["target"])
+        drafts, miss = state["revisions"], measure_miss(assessment, state["target"])
         if drafts and drafts[-1]["miss"] < miss:
             reply = reply.model_copy(update={"content": drafts[-1]["content"]})
             assessment, miss = drafts[-1]["assessment"], drafts[-1]["miss"]
         draft = {"id": reply.id, "content": str(reply.text), "miss": miss, "assessment": assessment}
         update: dict[str, Any] = {"assessment": assessment, "revisions": [*drafts, draft], "messages": [reply]}
         if state["review"] and not wants_revision(update["revisions"], settings):
-            answer = interrupt({"reply": str(reply.text), "assessment": assessment, "target": state["target"]})
-            edited = answer.get("reply") if isinstance(answer, dict) else answer
-            if isinstance(edited, str) and edited.strip():
-                update["messages"] = [reply.model_copy(update={"content": check_text(edited)})]
-                update["assessment"] = self._judge(history, edited)
+            shown = ("need", "target", "expert")
+            question = {"reply": str(reply.text), "assessment": assessment, **{name: state.get(name) for name in shown}}
+            answer = review.ask_person(question, review.read_review)
+            if "reply" in answer:
+                update["messages"] = [reply.model_copy(update={"content": answer["reply"]})]
+                update["assessment"] = self._judge(history, answer["reply"])
+            elif answer:  # another aim: the draft goes, and an empty `revisions` asks for a new one
+                found = review.change_need(state["need"], answer.get("need", {}))
+                update = self._aim(state, found, settings, answer.get("level"))
+                update["messages"] = [RemoveMessage(str(reply.id))]
         return update
 
     def track_drift(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
@@ -151,6 +174,32 @@ class Nodes:
         )
         return {"drift": now}
 
+    def _aim(self, state: EmpathyState, found: Need, settings: Settings, level: float | None) -> dict[str, Any]:
+        """What follows from a need, or from a `level` that somebody wants instead: desired level, target and expert."""
+        tasks, label = self.engine.tasks, state["task"]["label"]
+        if level is None:
+            profile = tasks.get(label)
+            usual: Need = {**found, "level": profile.usual_need, "wishes": []}
+            desired = need.choose_target(profile, found if settings.use_need else usual, settings.user_preference)
+            target = drift.correct_target(desired, state.get("drift") if settings.correct_drift else None)
+        else:
+            desired = target = level
+        if settings.expert and settings.expert not in tasks.patterns:
+            raise InputError(
+                f"no expert {settings.expert!r:.80}: choose one of {', '.join(tasks.patterns)}, or leave it empty"
+            )
+        expert = settings.expert or tasks.choose_expert(label, target, state.get("expert"))
+        return {"need": found, "desired": desired, "target": target, "expert": expert, "revisions": []}
+
+    def _choose(self, history: list[Turn], written: list[AIMessage], target: float) -> AIMessage:
+        """The candidate of least cost."""
+        texts = [str(message.text).strip() or write_prompt("no_reply") for message in written]
+        whole = [message.response_metadata.get("finish_reason") != "length" for message in written]
+        if history and history[-1]["role"] == "assistant":  # the draft that these are to replace
+            history = history[:-1]
+        costs = measure_costs(self.engine.heads["judge"], self.engine.encoder, history, texts, whole, target)
+        return written[costs.index(min(costs))]
+
     def _judge(self, history: list[Turn], reply: str) -> Assessment:
         from empathy_agent.judge import judge_reply
 
@@ -162,11 +211,16 @@ def wants_revision(drafts: list[dict[str, Any]], settings: Settings) -> bool:
     return drafts[-1]["miss"] > settings.tolerance and len(drafts) <= settings.max_revisions
 
 
-def write_system(state: EmpathyState, route: str) -> str:
-    """Writes the system prompt of a route: the plain one, with the pattern's description or exemplars where they belong."""
-    parts = [write_prompt("assistant")]
+def write_system(state: EmpathyState, route: Route, settings: Settings) -> str:
+    """Writes the system prompt of a route: the plain one, and its guidance."""
+    return "\n".join([settings.assistant_prompt or write_prompt("assistant"), *write_guidance(state, route, settings)])
+
+
+def write_guidance(state: EmpathyState, route: Route, settings: Settings) -> list[str]:
+    """Writes what a route adds to a system prompt: the pattern's description or exemplars where they belong."""
+    parts = []
     if route == "prompt":
-        parts.append(write_prompt(f"pattern_{state['expert']}"))
+        parts.append(settings.pattern_prompt or write_prompt(f"pattern_{state['expert']}"))
         wishes = need.load_wishes()
         parts += [wishes[name]["hint"] for name in state["need"]["wishes"]]
         if state["revisions"]:
@@ -175,13 +229,16 @@ def write_system(state: EmpathyState, route: str) -> str:
     if route != "base" and state["exemplars"]:
         shown = [write_prompt("exemplar", user=e["user"], reply=e["reply"]) for e in state["exemplars"]]
         parts.append(write_prompt("exemplars", exemplars="\n".join(shown)))
-    return "\n".join(parts)
+    return parts
 
 
-def _miss(assessment: Assessment, target: float) -> float:
-    """How far a reply is from its target; a dishonest one is farther than any other."""
-    return round(abs(measure_gap(assessment["level"], target)) + len(assessment.get("violations", [])), 4)
+def _vary(settings: Settings, state: EmpathyState) -> Settings:
+    """The settings of one draft: every turn and every revision has a seed of its own."""
+    seed = (settings.seed + len(state["messages"]) + 1000 * len(state["revisions"])) % 2**31
+    # A greedy model would only repeat its draft.
+    temperature = settings.temperature or (0.6 if state["revisions"] else 0.0)
+    return replace(settings, seed=seed, temperature=temperature)
 
 
 def _history(state: Any) -> list[Turn]:
-    return get_turns(state["messages"])[-HISTORY:]
+    return get_turns(state["messages"], HISTORY)

@@ -17,14 +17,13 @@ def load_prompt(name: str) -> Template:
         InputError: There is no such prompt; the message lists those that exist.
     """
     folder = find_content("prompts")
-    path = folder / f"{name}.md"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.md")))
-        raise InputError(f"no prompt {name!r} in {folder}: there are {known}")
-    return Template(path.read_text(encoding="utf-8").strip())
+    known = {path.stem: path for path in sorted(folder.glob("*.md"))}
+    if name not in known:  # looked up, not joined, so that no name leads out of the folder
+        raise InputError(f"no prompt {name!r} in {folder}: there are {', '.join(known)}")
+    return Template(known[name].read_text(encoding="utf-8").strip())
 
 
-def write_prompt(name: str, **values: object) -> str:
+def write_prompt(name: str, /, **values: object) -> str:
     """Fills the prompt `name`.
 
     Raises:

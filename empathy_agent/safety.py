@@ -7,14 +7,16 @@ own, because calm danger and harmless despair lie close together in the plain em
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from empathy_agent.encoder import Encoder
+from empathy_agent.errors import InputError
 from empathy_agent.heads import Head
 from empathy_agent.state import Safety
 from empathy_agent.turns import Turn, list_texts
 
 CATEGORIES = ["none", "self_harm", "harm_to_others", "abuse", "medical_emergency"]
+Screen = Callable[[list[Turn]], tuple[str, float]]  # a host's classifier: category and probability of danger
 THRESHOLD = 0.5  # of the calibrated probability of any danger
 
 
@@ -83,3 +85,24 @@ def screen_turns(head: Head, encoder: Encoder, conversations: Sequence[Sequence[
             )
         )
     return found
+
+
+def add_opinion(found: Safety, category: str, score: float) -> Safety:
+    """Returns what the more alarmed of two screens says.
+
+    Raises:
+        InputError: `category` is none of `CATEGORIES`, or `score` no probability.
+
+    >>> add_opinion({"route": "continue", "category": "none", "score": 0.2}, "abuse", 0.9)
+    {'route': 'hand_off', 'category': 'abuse', 'score': 0.9}
+    """
+    if category not in CATEGORIES or not 0 <= score <= 1:
+        raise InputError(
+            f"the host's screen returned {category!r}, {score!r}: return one of {', '.join(CATEGORIES)} and a probability"
+        )
+    if category == "none" or score <= found["score"]:
+        return found
+    danger = score >= THRESHOLD
+    return Safety(
+        route="hand_off" if danger else "continue", category=category if danger else "none", score=round(score, 4)
+    )

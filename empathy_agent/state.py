@@ -10,6 +10,8 @@ from typing_extensions import TypedDict
 
 from empathy_agent.measures import Course
 
+Route = Literal["adapter", "prompt", "base", "hand_off"]
+
 
 class Safety(TypedDict):
     """What the crisis screen saw in the last user message and its context."""
@@ -54,12 +56,15 @@ class Exemplar(TypedDict):
 
 
 class Assessment(TypedDict):
-    """How a reply is perceived: level in [0, 1], dimensions 1-5 or None, mechanisms 0-2, honest-AI violations."""
+    """How a reply is perceived: level in [0, 1], dimensions 1-5 or None, mechanisms 0-2, honest-AI violations.
+
+    `uncertainty` is the standard deviation of the level over several judgements, None where there was only one.
+    """
 
     level: float
     dimensions: dict[str, float | None]
     mechanisms: dict[str, float]
-    uncertainty: float
+    uncertainty: float | None
     violations: NotRequired[list[str]]
 
 
@@ -89,7 +94,8 @@ class EmpathyState(TypedDict):
     """State of a conversation.
 
     A host graph that declares `messages`, `task` and `drift` keeps both over its own turns. Everything but those three speaks
-    of the last turn; after a hand-off, `need`, `desired`, `target`, `expert` and `assessment` are None. `desired` is what the
+    of the last turn; after a hand-off, `need`, `desired`, `target`, `expert` and `assessment` are None. `route_reason` says
+    why another route or model wrote than the settings ask for, and is empty where none did. `desired` is what the
     message in its task calls for, `target` the same after drift correction; the gap is measured against `desired`.
     """
 
@@ -102,7 +108,8 @@ class EmpathyState(TypedDict):
     target: NotRequired[float]
     expert: NotRequired[str]
     exemplars: NotRequired[list[Exemplar]]
-    route: NotRequired[Literal["adapter", "prompt", "base", "hand_off"]]
+    route: NotRequired[Route]
+    route_reason: NotRequired[str]
     assessment: NotRequired[Assessment]
     revisions: NotRequired[list[dict]]
     drift: NotRequired[Drift]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from empathy_agent.errors import InputError
 
 UNKNOWN = "unknown"
 DEFAULT_TASKS = Path(__file__).with_name("tasks.toml")
+NAME = re.compile(r"\w[\w-]{0,63}")  # names become names of prompts and adapters
 EXPERT_MARGIN = 0.08  # another expert must be nearer to the target by this much to take over from the task's own
 
 
@@ -67,15 +69,20 @@ def load_tasks(path: Path | str = DEFAULT_TASKS) -> Tasks:
             name: TaskProfile(name, float(row["desired"]), row["source"], row["expert"], float(row["usual_need"]))
             for name, row in table["tasks"].items()
         }
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is not a task table like empathy_agent/tasks.toml: {error!r}") from error
+    for name in [*patterns, *profiles]:
+        if not NAME.fullmatch(name):
+            raise InputError(f"{path}: {name[:80]!r} is no name: use at most 64 letters, digits, - and _")
     numbers = {f"patterns.{name}.level": level for name, level in patterns.items()}
     for profile in profiles.values():
         numbers |= {
             f"tasks.{profile.name}.desired": profile.desired,
             f"tasks.{profile.name}.usual_need": profile.usual_need,
         }
-        if profile.expert not in patterns:
+        if not isinstance(profile.source, str):
+            raise InputError(f"{path}: tasks.{profile.name}.source is {profile.source!r}: it must be text")
+        if not isinstance(profile.expert, str) or profile.expert not in patterns:
             raise InputError(
                 f"{path}: task {profile.name} names expert {profile.expert!r}: known are {', '.join(patterns)}"
             )
@@ -84,4 +91,8 @@ def load_tasks(path: Path | str = DEFAULT_TASKS) -> Tasks:
             raise InputError(f"{path}: {name} is {number}: it must lie between 0 and 1")
     if UNKNOWN not in profiles:
         raise InputError(f"{path}: add a [tasks.{UNKNOWN}] table for messages that are none of the tasks")
+    if len(patterns) > 1 and profiles[UNKNOWN].expert == max(patterns, key=patterns.__getitem__):
+        raise InputError(
+            f"{path}: tasks.{UNKNOWN} names the expert with the highest level, which it never gets: name another"
+        )
     return Tasks(profiles, patterns)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from empathy_agent.errors import ModelError
-from empathy_agent.turns import Turn
+from empathy_agent.turns import Turn, clean_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,7 @@ _MARK = "\ue000{}\ue001"  # private-use characters that stand for a content whil
 # Switching control tokens on and off is state of the tokenizer: two threads would encode each other's text wrongly.
 _encoding = threading.Lock()
 _MARKED = re.compile("\ue000(\\d+)\ue001")
+_LONGEST_TOKEN = 32  # characters; texts beyond this many times the room for tokens need not be encoded to be left out
 
 
 def encode_chat(
@@ -65,7 +67,7 @@ def _encode_pieces(
     for position, part in enumerate(_MARKED.split(text)):
         if position % 2:
             index = int(part)
-            content = _MARKED.sub("", turns[index]["content"].strip())
+            content = _MARKED.sub("", clean_text(turns[index]["content"]).strip())
             pieces.append((_encode_content(tokenizer, content), index))
         elif part:
             pieces.append((tokenizer(part, add_special_tokens=False)["input_ids"], None))
@@ -78,19 +80,39 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], roo
     A last turn that alone does not fit loses its middle.
     """
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
-    rest = list(turns[len(system) :])
-    ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
-    while len(ids) > room and len(rest) > 1:
-        rest = rest[2:] if len(rest) > 2 else rest[-1:]
-        while len(rest) > 1 and rest[0]["role"] == "assistant":
-            rest = rest[1:]
-        ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
-    text = rest[-1]["content"] if rest else ""
-    while len(ids) > room and len(text) > 40:
-        text = f"{text[: len(text) * 2 // 5]} … {text[-(len(text) * 2 // 5) :]}"
-        rest[-1] = Turn(role=rest[-1]["role"], content=text)
-        ids = _flatten(encode_chat(tokenizer, [*system, *rest], reply_follows=True))
-    return ids[-room:]
+    rest = _keep_recent(turns[len(system) :], room)
+    pieces = encode_chat(tokenizer, [*system, *rest], reply_follows=True)
+    while (excess := _count(pieces) - room) > 0 and len(rest) > 1:
+        sizes, at = [0] * (len(system) + len(rest)), 0
+        for ids, index in pieces:  # a turn left out takes the template's text behind it along
+            at = at if index is None else index
+            sizes[at] += len(ids)
+        gone = 0
+        while gone < len(rest) - 1 and (excess > 0 or rest[gone]["role"] == "assistant"):
+            excess -= sizes[len(system) + gone]
+            gone += 1
+        rest = rest[max(gone, 1) :]
+        pieces = encode_chat(tokenizer, [*system, *rest], reply_follows=True)
+    # What alone is too long loses its middle: the last turn first, then the system text.
+    kept = [*system, *rest]
+    for at in range(len(kept) - 1, -1, -1):
+        text = kept[at]["content"]
+        while _count(pieces) > room and len(text) > 20:
+            text = f"{text[: len(text) * 2 // 5]} … {text[-(len(text) * 2 // 5) :]}"
+            kept[at] = Turn(role=kept[at]["role"], content=text)
+            pieces = encode_chat(tokenizer, kept, reply_follows=True)
+    return [token for ids, _ in pieces for token in ids][-room:]
+
+
+def _keep_recent(turns: Sequence[Turn], room: int) -> list[Turn]:
+    """The last turns that could fit into `room` tokens at all, so that a thread of any length costs the same to encode."""
+    kept, left = 1, room * _LONGEST_TOKEN - len(turns[-1]["content"]) if turns else 0
+    while kept < min(len(turns), room) and (left := left - len(turns[-kept - 1]["content"])) > 0:
+        kept += 1
+    rest = list(turns[-kept:])
+    while 1 < len(rest) < len(turns) and rest[0]["role"] == "assistant":
+        rest = rest[1:]
+    return rest
 
 
 def _fill_template(tokenizer: PreTrainedTokenizerBase, marked: list[dict[str, str]], reply_follows: bool) -> str | None:
@@ -126,13 +148,18 @@ def _encode_content(tokenizer: PreTrainedTokenizerBase, content: str) -> list[in
     if not set(ids) & set(added.values()):
         return ids
     spelled = "|".join(re.escape(token) for token in sorted(added, key=len, reverse=True) if len(token) > 1)
-    broken = re.sub(spelled, lambda match: f"{match[0][0]}\ue002{match[0][1:]}", content) if spelled else content
+    cuts = [0, *(match.start() + 1 for match in re.finditer(spelled, content) if spelled), len(content)]
     parts = [
-        tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        for part in broken.split("\ue002")
+        tokenizer(content[start:end], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for start, end in pairwise(cuts)
     ]
-    return [token for part in parts for token in part]
+    whole = [token for part in parts for token in part]
+    if not set(whole) & set(added.values()):
+        return whole
+    # Tokens that overlap, or that the tokenizer finds in other spellings: no token of several characters is left.
+    single = [tokenizer(letter, add_special_tokens=False, split_special_tokens=True)["input_ids"] for letter in content]
+    return [token for letter in single for token in letter]
 
 
-def _flatten(pieces: list[tuple[list[int], int | None]]) -> list[int]:
-    return [token for ids, _ in pieces for token in ids]
+def _count(pieces: list[tuple[list[int], int | None]]) -> int:
+    return sum(len(ids) for ids, _ in pieces)

@@ -1,21 +1,24 @@
 """One thread per model that writes all replies: requests for different adapters share a batch, stream and can be cancelled.
 
-Rows join between decoding steps, at most `JOINING` at a time so that reading new prompts does not starve the others.
+Between two decoding steps at most `READ_BETWEEN` tokens of new prompts are read, shared among those that wait, so that a long
+prompt neither stops the replies in the making nor a short prompt behind it.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import queue
 import threading
-import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from empathy_agent.decoding import Decoding, TextStream, choose_token
+from empathy_agent.decoding import Decoding, Sampling, TextStream
 from empathy_agent.errors import InputError, OverloadedError, ReplyError
+from empathy_agent.prefixes import Past, Prefixes
+from empathy_agent.replies import Reply
+from empathy_agent.telemetry import count_reply, observe_reading
 from empathy_agent.template import encode_prompt, find_turn_end
 from empathy_agent.turns import Turn
 
@@ -24,44 +27,47 @@ if TYPE_CHECKING:
 
     from empathy_agent.models import LocalModel
 
-JOINING = 8
-_END = object()
+READ_BETWEEN = 256  # tokens of prompts between two steps
+READ_ALONE = 1024  # the same while no reply is being written
+READING = 8  # prompts that are read side by side
+SEEDS = 2**63
 
 
 @dataclass(eq=False)
-class Reply:
-    """A reply in the making: iterate to receive its text as it is written.
+class _Prompt:
+    """A prompt that waits or is being read, and the replies that will answer it."""
 
-    `usage` and `finish_reason` (`stop`, `length` or `cancelled`) are known once the iteration has ended.
-    """
-
-    prompt: list[int]
+    ids: list[int]
     adapter: str | None
-    decoding: Decoding
-    usage: dict[str, int] = field(default_factory=dict)
-    finish_reason: str = ""
-    _pieces: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-    _cancelled: threading.Event = field(default_factory=threading.Event)
+    start: int
+    replies: list[Reply]
+    read: int = 0
+    known: int = 0
 
-    def __iter__(self) -> Iterator[str]:
-        while (piece := self._pieces.get()) is not _END:
-            if isinstance(piece, BaseException):
-                raise ReplyError(f"the model failed while it wrote a reply: {piece}") from piece
-            yield piece
+    @property
+    def reader(self) -> str | None:
+        """Whose keys and values can be shared: before its invocation an activated adapter's are the base's."""
+        return None if self.start else self.adapter
 
-    def cancel(self) -> None:
-        """Stops the reply after the present step; what was written stays."""
-        self._cancelled.set()
+    @property
+    def shared(self) -> int:
+        """How many tokens `reader` reads."""
+        return self.start or len(self.ids)
+
+    @property
+    def cancelled(self) -> bool:
+        return all(reply.cancelled for reply in self.replies)
 
 
 class _Row:
-    def __init__(self, reply: Reply, worker: Worker):
-        import torch
+    """A reply that is being written."""
 
-        self.reply = reply
+    def __init__(self, prompt: _Prompt, reply: Reply, worker: Worker):
+        self.prompt, self.reply = prompt, reply
         self.text = TextStream(worker.local.tokenizer, reply.decoding.stop)
-        self.generator = torch.Generator().manual_seed(reply.decoding.seed)  # checked by Decoding, so this cannot fail
         self.written: list[int] = []
+        self.ends = ""  # why, once it does
+        self.most = min(reply.decoding.max_new_tokens, worker.local.context - len(prompt.ids))
 
 
 class Worker:
@@ -71,132 +77,210 @@ class Worker:
         local: The model; from here on only this worker's thread may touch it.
         max_rows: Replies in one batch.
         max_queued: Requests that may wait; one more raises `OverloadedError`.
+        kept_bytes: Memory for what was made of earlier turns, so that the next turn reads only what is new; 0 is none.
     """
 
-    def __init__(self, local: LocalModel, max_rows: int = 32, max_queued: int = 512):
+    def __init__(self, local: LocalModel, max_rows: int = 32, max_queued: int = 512, kept_bytes: int = 256 * 2**20):
         from empathy_agent.batch import Batch
 
         self.local = local
-        self.max_rows = max_rows
-        self._queue: queue.Queue[Reply | None] = queue.Queue(max_queued)
-        self._batch = Batch(local)
-        self._rows: list[_Row] = []
-        self._closed = False
+        self.max_rows, self.max_queued = max_rows, max_queued
         tokenizer = local.tokenizer
         configured = getattr(getattr(local.model, "generation_config", None), "eos_token_id", None)
         ends = configured if isinstance(configured, list) else [configured]
         self._ends = {token for token in [*ends, tokenizer.eos_token_id, find_turn_end(tokenizer)] if token is not None}
-        import torch
-
         special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-        banned = sorted((special | set(tokenizer.all_special_ids)) - self._ends)
-        self._banned = torch.as_tensor(banned, dtype=torch.long)
-        self._submitting = threading.Lock()
+        self._sampling = Sampling(sorted((special | set(tokenizer.all_special_ids)) - self._ends))
+        self._prompts, self._batch = Batch(local), Batch(local)
+        self._prefixes = Prefixes(kept_bytes)
+        self._reading: list[_Prompt] = []
+        self._rows: list[_Row] = []
+        self._waiting: deque[_Prompt] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name=f"empathy-agent {local.name}", daemon=True)
         self._thread.start()
-        atexit.register(_close, weakref.ref(self))
+        atexit.register(self.close)
 
-    def submit(self, turns: list[Turn], adapter: str | None, decoding: Decoding) -> Reply:
-        """Queues a reply to `turns`.
+    def submit(self, turns: list[Turn], adapter: str | None, decoding: Decoding, n: int = 1) -> Reply:
+        """Queues a reply to `turns`, or `n` candidates in `Reply.candidates` whose prompt is read once.
+
+        Candidates are written side by side, the first with `decoding.seed`, each other with the seed after it.
 
         Raises:
-            InputError: The model has no such adapter.
-            OverloadedError: The queue is full.
+            InputError: The model has no such adapter, or `n` candidates cannot be had.
+            OverloadedError: The queue is full. LangChain's `with_retry` is one way to wait for room.
             ReplyError: The worker was closed.
         """
         if adapter and adapter not in self.local.adapters:
             raise InputError(f"no adapter {adapter!r}: loaded are {', '.join(self.local.adapters) or 'none'}")
+        if not 1 <= n <= self.max_rows:
+            raise InputError(f"n is {n}: from 1 to {self.max_rows} candidates fit in a batch")
+        if n > 1 and not decoding.temperature:
+            raise InputError(f"{n} candidates at temperature 0 would all be the same: raise the temperature")
         # At least half of the context is the prompt's; a reply that reaches the end of the context stops there.
         room = max(self.local.context // 2, self.local.context - decoding.max_new_tokens)
-        reply = Reply(encode_prompt(self.local.tokenizer, turns, room), adapter, decoding)
-        try:
-            with self._submitting:
-                if self._closed:
-                    raise ReplyError("the worker is closed: make a new engine")
-                self._queue.put_nowait(reply)
-        except queue.Full:
-            raise OverloadedError(
-                f"{self._queue.maxsize} replies are waiting already: try again later, or raise max_queued"
-            ) from None
-        return reply
+        ids = encode_prompt(self.local.tokenizer, turns, room)
+        start = self.local.rows.find_start(adapter, ids) if self.local.rows else 0
+        replies = [Reply(ids, adapter, replace(decoding, seed=(decoding.seed + i) % SEEDS)) for i in range(n)]
+        for reply in replies:
+            reply.candidates = replies
+        with self._changed:
+            if self._closed:
+                raise ReplyError("the worker is closed: make a new engine")
+            if sum(not prompt.cancelled for prompt in self._waiting) >= self.max_queued:
+                raise OverloadedError(
+                    f"{self.max_queued} replies are waiting already: try again later, or raise max_queued"
+                )
+            self._waiting.append(_Prompt(ids, adapter, start, replies))
+            self._changed.notify()
+        return replies[0]
 
     def close(self) -> None:
-        """Cancels what is being written and ends the thread; may be called twice."""
-        with self._submitting:
-            if self._closed:
-                return
+        """Cancels what waits or is being written and ends the thread; may be called twice."""
+        atexit.unregister(self.close)
+        with self._changed:
             self._closed = True
-        with contextlib.suppress(queue.Full):  # a full queue wakes the thread as well
-            self._queue.put_nowait(None)
-        self._thread.join(timeout=30)
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=30)
 
     def _work(self) -> None:
-        while not self._closed:
+        while self._wait():
             try:
-                self._join()
+                self._admit()
+                self._read()
                 if self._rows:
-                    self._advance(self._batch.step([row.written[-1] for row in self._rows]), self._rows)
+                    self._advance(self._batch.feed([row.written[-1:] for row in self._rows]))
             except BaseException as error:  # the thread must outlive any failure; every caller is told
-                for row in self._rows:
-                    if not row.reply.finish_reason:
-                        self._finish(row, error=error)
-                self._rows = []
-                self._batch.keep([])
-        while not self._queue.empty():
-            if (reply := self._queue.get_nowait()) is not None:
-                self._finish(_Row(reply, self), reason="cancelled")
-        for row in self._rows:
-            self._finish(row, reason="cancelled")
+                self._drop_all("error", error)
+        self._reading += self._waiting
+        self._waiting.clear()
+        self._drop_all("cancelled")
+        self._prefixes = Prefixes(0)
 
-    def _join(self) -> None:
-        new: list[Reply] = []
-        while len(new) < JOINING and len(self._rows) + len(new) < self.max_rows:
-            try:
-                reply = self._queue.get(block=not self._rows and not new)
-            except queue.Empty:
-                break
-            if reply is None:
-                break
-            new.append(reply)
-        if not new:
+    def _wait(self) -> bool:
+        """Waits until there is something to do; False once closed."""
+        with self._changed:
+            while not (self._closed or self._waiting or self._reading or self._rows):
+                self._changed.wait()
+            return not self._closed
+
+    def _admit(self) -> None:
+        """Moves prompts from those that wait to those that are read, as long as there is room for their replies."""
+        had = len(self._reading)
+        with self._changed:
+            gone = [prompt for prompt in self._waiting if prompt.cancelled]
+            for prompt in gone:
+                self._waiting.remove(prompt)
+            taken = len(self._rows) + sum(len(prompt.replies) for prompt in self._reading)
+            while self._waiting and len(self._reading) < READING:
+                taken += len(self._waiting[0].replies)
+                if taken > self.max_rows:
+                    break
+                self._reading.append(self._waiting.popleft())
+        self._drop(gone, "cancelled")
+        new = self._reading[had:]
+        if new:
+            pasts = [self._prefixes.find(p.reader, p.ids, min(p.shared, len(p.ids) - 1)) for p in new]
+            for prompt, past in zip(new, pasts, strict=True):
+                prompt.read = prompt.known = past.length if past else 0
+            self._prompts.add([prompt.adapter for prompt in new], [prompt.start for prompt in new], pasts)
+
+    def _read(self) -> None:
+        """Reads on in the prompts; those read to their end become rows with their first token."""
+        gone = [prompt for prompt in self._reading if prompt.cancelled]
+        self._leave_reading(gone)
+        self._drop(gone, "cancelled")
+        if not self._reading:
             return
-        rows = [_Row(reply, self) for reply in new]
-        self._rows += rows
-        self._advance(self._batch.join([r.prompt for r in new], [r.adapter for r in new]), rows)
+        width = max(1, (READ_BETWEEN if self._rows else READ_ALONE) // len(self._reading))
+        parts = [prompt.ids[prompt.read : prompt.read + width] for prompt in self._reading]
+        asked = [reply for prompt in self._reading for reply in prompt.replies]
+        with observe_reading(asked, sum(map(len, parts)), len(self._rows), len(self._waiting)):
+            logits = self._prompts.feed(parts)
+        for prompt, part in zip(self._reading, parts, strict=True):
+            prompt.read += len(part)
+        first = len(self._rows)
+        done: list[int] = []
+        pasts: list[Past] = []
+        for i, prompt in enumerate(self._reading):
+            if prompt.read == len(prompt.ids):
+                past, n = self._prompts.take(i), len(prompt.replies)
+                if n > 1:
+                    self._prefixes.keep(prompt.reader, prompt.ids[: prompt.shared], past.cut(prompt.shared))
+                self._rows += [_Row(prompt, reply, self) for reply in prompt.replies]
+                done, pasts = done + [i] * n, pasts + [past] * n
+        if done:
+            self._leave_reading([self._reading[i] for i in set(done)])
+            new = self._rows[first:]
+            self._sampling.add([row.reply.decoding for row in new])
+            self._batch.add([row.prompt.adapter for row in new], [row.prompt.start for row in new], pasts)
+            self._advance(logits[done], first)
 
-    def _advance(self, logits: torch.Tensor, rows: list[_Row]) -> None:
-        for row, scores in zip(rows, logits.float().cpu(), strict=True):
-            reply = row.reply
-            token = choose_token(scores, row.written, reply.decoding, self._banned, row.generator)
+    def _leave_reading(self, prompts: list[_Prompt]) -> None:
+        if prompts:
+            staying = [i for i, prompt in enumerate(self._reading) if prompt not in prompts]
+            self._prompts.keep(staying)
+            self._reading = [self._reading[i] for i in staying]
+
+    def _advance(self, logits: torch.Tensor, first: int = 0) -> None:
+        """Adds a token to every row from `first` on, and lets go of those that end with it."""
+        for row, token in zip(self._rows[first:], self._sampling.choose(logits, first), strict=True):
             row.written.append(token)
-            if token in self._ends:
-                self._finish(row, reason="stop")
-                continue
-            if text := row.text.add(token):
-                reply._pieces.put(text)
-            if row.text.stopped:
-                self._finish(row, reason="stop")
-            elif reply._cancelled.is_set():
-                self._finish(row, reason="cancelled")
-            elif len(row.written) >= min(reply.decoding.max_new_tokens, self.local.context - len(reply.prompt)):
-                self._finish(row, reason="length")
-        staying = [i for i, row in enumerate(self._rows) if not row.reply.finish_reason]
-        if len(staying) < len(self._rows):
-            self._rows = [self._rows[i] for i in staying]
-            self._batch.keep(staying)
+            row.reply.first_token = row.reply.first_token or time.perf_counter()
+            text = "" if token in self._ends else row.text.add(token)
+            if text:
+                row.reply.write(text)
+            if token in self._ends or row.text.stopped:
+                row.ends = "stop"
+            elif row.reply.cancelled:
+                row.ends = "cancelled"
+            elif len(row.written) >= row.most:
+                row.ends = "length"
+        staying = [i for i, row in enumerate(self._rows) if not row.ends]
+        if len(staying) == len(self._rows):
+            return
+        for i, row in enumerate(self._rows):
+            if row.ends:
+                self._finish(row.prompt, row.reply, row.ends, row)
+                if len(row.prompt.replies) == 1 and self._prefixes.limit:
+                    tokens = (row.prompt.ids + row.written[:-1])[: row.prompt.start or None]
+                    self._prefixes.keep(row.prompt.reader, tokens, self._batch.take(i, len(tokens)))
+        self._rows = [self._rows[i] for i in staying]
+        self._sampling.keep(staying)
+        self._batch.keep(staying)
 
-    def _finish(self, row: _Row, reason: str = "error", error: BaseException | None = None) -> None:
-        reply = row.reply
-        reply.finish_reason = reason
-        read, wrote = len(reply.prompt), len(row.written)
-        reply.usage = {"input_tokens": read, "output_tokens": wrote, "total_tokens": read + wrote}
-        if error:
-            reply._pieces.put(error)
-        elif text := row.text.finish():
-            reply._pieces.put(text)
-        reply._pieces.put(_END)
+    def _finish(self, prompt: _Prompt, reply: Reply, reason: str, row: _Row | None = None) -> None:
+        if row and (text := row.text.finish()):
+            reply.write(text)
+        read, wrote = len(prompt.ids), len(row.written) if row else 0
+        known = prompt.known if reply is prompt.replies[0] else read
+        reply.finish(
+            reason,
+            {
+                "input_tokens": read,
+                "output_tokens": wrote,
+                "total_tokens": read + wrote,
+                "input_token_details": {"cache_read": known},
+            },
+        )
+        count_reply(reply)
 
+    def _drop(self, prompts: Sequence[_Prompt], reason: str) -> None:
+        for prompt in prompts:
+            for reply in prompt.replies:
+                self._finish(prompt, reply, reason)
 
-def _close(worker: weakref.ref[Worker]) -> None:
-    if alive := worker():
-        alive.close()
+    def _drop_all(self, reason: str, error: BaseException | None = None) -> None:
+        """Ends every reply that is read or written; an error goes to all of them."""
+        reading, rows = self._reading, self._rows
+        self._reading, self._rows = [], []
+        for part in (self._prompts, self._batch, self._sampling):
+            part.keep([])
+        unread: list[tuple[_Prompt, Reply, _Row | None]] = [(p, reply, None) for p in reading for reply in p.replies]
+        for prompt, reply, row in [*unread, *((row.prompt, row.reply, row) for row in rows)]:
+            if not reply.finish_reason:
+                if error:
+                    reply.write(error)
+                self._finish(prompt, reply, reason, None if error else row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LANGSMITH_TRACING", "false")
@@ -48,7 +49,9 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def save_tiny_adapters(base: Path, folder: Path, names: tuple[str, ...] = ("factual", "compassionate")) -> Path:
+def save_tiny_adapters(
+    base: Path, folder: Path, names: tuple[str, ...] = ("factual", "compassionate"), **changes: Any
+) -> Path:
     """Saves random LoRA adapters for a tiny base, strong enough to change what it writes."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -57,7 +60,8 @@ def save_tiny_adapters(base: Path, folder: Path, names: tuple[str, ...] = ("fact
 
     for number, name in enumerate(names):
         torch.manual_seed(100 + number)
-        config = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+        modules = ["q_proj", "v_proj", "down_proj"]
+        config = LoraConfig(r=4, lora_alpha=16, target_modules=modules, task_type="CAUSAL_LM", **changes)
         model = get_peft_model(load_base(str(base))[0].float(), config)
         for parameter_name, parameter in model.named_parameters():
             if "lora_" in parameter_name:

@@ -78,7 +78,7 @@ def test_a_thread_goes_on_over_processes_and_is_forgotten_with_proof(tmp_path: P
     proof = json.loads(done.stdout)
     assert done.returncode == 0
     assert proof["deleted"] > 0
-    assert (proof["left"], proof["found_in_file"]) == (0, False)
+    assert (proof["left"], proof["traces"]) == (0, 0)
     assert b"Quintessa" not in file.read_bytes()
     assert chat("and a hotel", "--thread", "tuesday", data=tmp_path)["drift"]["turns"] == 2
     gone = run("forget", "--thread", "monday", data=tmp_path)
@@ -165,38 +165,13 @@ def test_a_missing_model_exits_with_1(capsys: pytest.CaptureFixture[str]):
     assert "cannot load the model nobody/nothing" in capsys.readouterr().err
 
 
-def test_assess_reports_broken_lines_and_finishes_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    turns = [
-        {"role": "user", "content": "My dad died last week"},
-        {"role": "assistant", "content": "A week is no time at all."},
-    ]
-    rows: list[Any] = [json.dumps({"id": str(i), "turns": turns, "mine": i}) for i in range(10)]
-    rows[6] = '{"id": "6", "turns": ['
-    rows[8] = json.dumps({"id": "8", "turns": [{"role": "robot", "content": "hi"}]})
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("\n".join(rows), encoding="utf-8")
-    assert main(["assess", "--in", str(source), "--out", str(out)]) == 2
-    errors = capsys.readouterr().err
-    assert "in.jsonl, line 7: not JSON" in errors
-    assert "in.jsonl, line 9: turn 1 has role 'robot': allowed are user, assistant, system" in errors
-    results = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [result["id"] for result in results] == ["0", "1", "2", "3", "4", "5", "7", "9"]
-    first = results[0]
-    assert first["mine"] == 0
-    assert set(first["task"]) == {"label", "confidence", "scores", "runner_up"}
-    user, assistant = first["turns"]
-    assert set(user) == {"role", "content", "need", "emotion", "safety"}
-    assert set(assistant) == {"role", "content", "empathy"}
-    assert {"level", "dimensions", "mechanisms", "uncertainty"} <= set(assistant["empathy"])
-
-
 def test_index_and_doctor_answer_in_json(capsys: pytest.CaptureFixture[str]):
     assert main(["index", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["exemplars"] >= 160
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["problems"] == []
-    assert report["parts"]["experts"] == "compassionate, considerate, encouraging, factual"
+    assert report["parts"]["experts"] == "compassionate, considerate, encouraging, factual, user"
     assert main(["doctor", "--json", "--model", "nobody/nothing"]) == 1
     assert "cannot load the model" in json.loads(capsys.readouterr().out)["problems"][0]
 
@@ -211,7 +186,7 @@ def test_help_imports_nothing_heavy_and_every_command_has_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("chat", "assess", "index", "doctor", "forget", "train", "synthesize"):
+    for command in ("evaluate", "calibrate", "chat", "assess", "index", "doctor", "forget", "train", "synthesize"):
         with pytest.raises(SystemExit) as left:
             build_parser().parse_args([command, "--help"])
         assert left.value.code == 0
@@ -222,5 +197,5 @@ def test_settings_are_read_as_json_or_text():
     assert (settings.temperature, settings.system, settings.level) == (0, "prompt", 0.4)
     with pytest.raises(InputError, match="choose one of experts, prompt, base"):
         read_settings(["system=magic"])
-    with pytest.raises(InputError, match="chat cannot resume a stopped reply"):
+    with pytest.raises(InputError, match="cannot resume a stopped reply"):
         read_settings(["review=true"])

@@ -47,8 +47,8 @@ def test_every_key_of_the_state_is_written_and_survives_strict_serialization():
     graph.invoke(say("Can you suggest a funny movie for tonight?"), config)
     state = graph.get_state(config).values
     assert set(state) == {
-        "messages", "safety", "review", "task", "need", "desired", "target", "expert", "exemplars", "route", "assessment",
-        "revisions", "drift",
+        "messages", "safety", "review", "task", "need", "desired", "target", "expert", "exemplars", "route", "route_reason",
+        "assessment", "revisions", "drift",
     }  # fmt: skip
     again = checkpointer.serde.loads_typed(
         checkpointer.serde.dumps_typed({k: v for k, v in state.items() if k != "messages"})
@@ -196,7 +196,7 @@ def test_as_a_plain_subgraph_drift_survives_where_the_host_declares_it():
 
 def test_tokens_stream_from_generate_reply_of_the_shipped_experts(engine: EmpathyEngine):
     graph = build_graph(engine=engine).compile()
-    context = Settings(max_revisions=0, temperature=0, max_new_tokens=24)
+    context = Settings(candidates=1, max_revisions=0, temperature=0, max_new_tokens=24)
     pieces, final = [], None
     for mode, event in graph.stream(say("A funny film please"), context=context, stream_mode=["messages", "values"]):
         if mode == "messages" and event[1]["langgraph_node"] == "generate_reply" and event[0].type == "AIMessageChunk":
@@ -207,3 +207,15 @@ def test_tokens_stream_from_generate_reply_of_the_shipped_experts(engine: Empath
     assert final["route"] == "adapter"
     assert len([piece for piece in pieces if piece]) > 3
     assert "".join(pieces).strip() == final["messages"][-1].text
+
+
+def test_the_more_alarmed_of_two_screens_decides():
+    engine = script("Try Paddington 2.")
+    engine.screen = lambda turns: ("abuse", 0.9) if "locked" in turns[-1]["content"] else ("none", 1.0)
+    graph = build_graph(engine=engine).compile()
+    state = graph.invoke(say("He has locked me in again, anyway, a funny film?"))
+    assert (state["route"], state["safety"]) == ("hand_off", {"route": "hand_off", "category": "abuse", "score": 0.9})
+    assert graph.invoke(say("Can you suggest a funny movie for tonight?"))["safety"]["route"] == "continue"
+    engine.screen = lambda turns: ("panic", 0.9)
+    with pytest.raises(InputError, match="the host's screen returned 'panic'"):
+        graph.invoke(say("Can you suggest a funny movie for tonight?"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
 
 import empathy_agent
 from empathy_agent import build_graph
@@ -47,12 +51,57 @@ def test_the_graph_in_the_readme_is_the_graph_in_the_code():
     assert drawn[1].strip() == re.sub(r"^---.*?---\n", "", now, flags=re.DOTALL).strip()
 
 
-def test_the_python_in_the_readme_runs():
+def test_the_python_in_the_readme_runs(monkeypatch: pytest.MonkeyPatch):
+    scripted = GenericFakeChatModel(messages=iter([AIMessage("It's always sunny in sf!")]))
+    monkeypatch.setattr(GenericFakeChatModel, "bind_tools", lambda self, tools, **kwargs: self)
+    monkeypatch.setattr("langchain.agents.factory.init_chat_model", lambda name: scripted)  # a hosted model
     readme = (TOP / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert examples
     for example in examples:
         exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+
+
+QUICKSTART = """
+from langchain.agents import create_agent
+
+def get_weather(city: str) -> str:
+    \"\"\"Get weather for a given city.\"\"\"
+    return f"It's always sunny in {city}!"
+
+agent = create_agent(
+    model="claude-sonnet-4-5-20250929",
+    tools=[get_weather],
+    system_prompt="You are a helpful assistant",
+)
+
+# Run the agent
+agent.invoke(
+    {"messages": [{"role": "user", "content": "what is the weather in sf"}]}
+)
+"""  # of docs.langchain.com/oss/python/langchain/quickstart
+
+
+def test_an_agent_of_langchains_documentation_gains_empathy_in_five_added_lines(monkeypatch: pytest.MonkeyPatch):
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "create_agent" in b]
+    added = [line for line in block.splitlines() if line.endswith("# added")]
+    kept = "\n".join(line for line in block.splitlines() if line not in added)
+    assert len(added) == 5
+    assert ast.dump(ast.parse(kept)) == ast.dump(ast.parse(QUICKSTART))
+
+    script = [
+        AIMessage("", tool_calls=[{"name": "get_weather", "args": {"city": "sf"}, "id": "1"}]),
+        AIMessage("Sunny!"),
+    ]
+    monkeypatch.setattr(GenericFakeChatModel, "bind_tools", lambda self, tools, **kwargs: self, raising=False)
+    model = GenericFakeChatModel(messages=iter(script))
+    monkeypatch.setattr("langchain.agents.factory.init_chat_model", lambda name: model)
+    scope: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(block, "README.md", "exec"), scope)
+    state = scope["agent"].get_state({"configurable": {"thread_id": "1"}}).values
+    assert [m.type for m in state["messages"]] == ["human", "ai", "tool", "ai"]
+    assert (state["drift"]["turns"], state["wording"]["by"]) == (1, "draft")
 
 
 def test_no_file_is_longer_than_300_lines():

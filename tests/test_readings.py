@@ -70,7 +70,7 @@ def test_heads_of_another_encoder_are_refused(engine: EmpathyEngine):
     ],
 )
 def test_plain_first_messages_are_placed(engine: EmpathyEngine, text: str, task: str):
-    found = recognize_task(engine.heads["task"], engine.encoder, say(text))
+    found = recognize_task(engine.heads["task"], engine.encoders["task"], say(text))
     assert found["label"] == task
     assert sum(found["scores"].values()) == pytest.approx(1, abs=1e-3)
     assert found["runner_up"] != task
@@ -79,14 +79,14 @@ def test_plain_first_messages_are_placed(engine: EmpathyEngine, text: str, task:
 def test_the_standing_task_stays_through_small_talk_and_yields_to_another(engine: EmpathyEngine):
     turns = say("A funny film for tonight please", "The Nice Guys (2016).", "thanks")
     assert (
-        recognize_task(engine.heads["task"], engine.encoder, turns, "movie_recommendation")["label"]
+        recognize_task(engine.heads["task"], engine.encoders["task"], turns, "movie_recommendation")["label"]
         == "movie_recommendation"
     )
     turns = say(
         "A funny film for tonight please", "The Nice Guys (2016).", "My order arrived broken and I want my money back"
     )
     assert (
-        recognize_task(engine.heads["task"], engine.encoder, turns, "movie_recommendation")["label"]
+        recognize_task(engine.heads["task"], engine.encoders["task"], turns, "movie_recommendation")["label"]
         == "customer_support"
     )
 
@@ -143,7 +143,7 @@ def test_dishonest_replies_are_named(reply: str, kinds: list[str]):
 
 
 def screen(engine: EmpathyEngine, turns: list[Turn]) -> Safety:
-    return screen_turns(engine.heads["danger"], engine.danger_encoder, [turns])[0]
+    return screen_turns(engine.heads["danger"], engine.encoders["danger"], [turns])[0]
 
 
 @pytest.mark.parametrize(

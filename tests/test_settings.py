@@ -25,7 +25,7 @@ def test_environment_sets_defaults_and_a_context_overrides_them(monkeypatch: pyt
         ({"temperature": True}, "setting temperature is True"),
         ({"max_revisions": None}, "setting max_revisions is None"),
         ({"system": "magic"}, "choose one of experts, prompt, base"),
-        ({"warmth": 1}, "unknown settings warmth: known are expert"),
+        ({"warmth": 1}, "unknown settings warmth: known are assistant_prompt, candidates, correct_drift"),
         ({"level": -0.1}, "between 0 and 1"),
     ],
 )

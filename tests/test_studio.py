@@ -54,7 +54,7 @@ def test_a_run_streams_tokens_and_every_node(client):
         thread["thread_id"],
         "empathetic_chat",
         input=ASK,
-        context={"max_revisions": 0},
+        context={"candidates": 1, "max_revisions": 0},
         stream_mode=["updates", "messages-tuple"],
     ):
         if part.event == "updates":
@@ -83,6 +83,10 @@ def test_settings_are_shown_with_descriptions(client):
     for name in ("expert", "top_k", "tolerance", "max_revisions", "user_preference", "review"):
         assert schema[name]["description"]
     assert schema["system"]["enum"] == ["experts", "prompt", "base"]
+    for name in ("assistant_prompt", "pattern_prompt"):
+        assert schema[name]["langgraph_type"] == "prompt"
+    assert schema["top_k"]["langgraph_nodes"] == ["retrieve_exemplars"]
+    assert schema["tolerance"]["langgraph_nodes"] == ["assess_reply", "track_drift"]
 
 
 @pytest.mark.enable_socket
@@ -100,8 +104,44 @@ def test_a_reply_waits_for_review_and_is_sent_as_edited(client):
 
 
 @pytest.mark.enable_socket
+def test_a_reply_is_written_again_at_the_level_that_a_person_wants(client):
+    thread = client.threads.create()["thread_id"]
+    context = {"review": True, "max_revisions": 0}
+    client.runs.wait(thread, "empathetic_chat", input=ASK, context=context)
+    for answer in ({"level": 3}, {"level": 0.3}):  # the first one cannot be used and is asked again
+        client.runs.wait(thread, "empathetic_chat", command={"resume": answer}, context=context)
+        state = client.threads.get_state(thread)
+        (interrupt,) = state["tasks"][0]["interrupts"]
+        assert ("error" in interrupt["value"]) == (answer == {"level": 3})
+    assert interrupt["value"]["expert"] == "considerate"
+    result = client.runs.wait(thread, "empathetic_chat", command={"resume": True}, context=context)
+    assert (result["desired"], result["drift"]["turns"], len(result["messages"])) == (0.3, 1, 2)
+
+
+@pytest.mark.enable_socket
 def test_bad_input_keeps_its_message_through_the_server(client):
     thread = client.threads.create()["thread_id"]
     empty = {"messages": [{"role": "user", "content": " "}]}
     result = client.runs.wait(thread, "empathetic_chat", input=empty, raise_error=False)
     assert "the message is empty" in str(result)
+
+
+@pytest.mark.enable_socket
+def test_a_simulated_session_is_watched_turn_by_turn(client):
+    thread = client.threads.create()["thread_id"]
+    context = {"turns": 2, "max_revisions": 0, "max_new_tokens": 12, "opening": "Which film is short and funny?"}
+    nodes = []
+    for part in client.runs.stream(
+        thread, "simulated_session", input={"messages": []}, context=context, stream_mode="updates"
+    ):
+        assert part.event != "error", part.data
+        if part.event == "updates":
+            nodes += list(part.data)
+    assert nodes[:3] == ["write_message", "empathetic_chat", "move_emotion"]
+    state = client.threads.get_state(thread)["values"]
+    assert state["messages"][0]["content"] == "Which film is short and funny?"
+    assert (state["emotion"][0], len(state["messages"])) == (40.0, 4)
+    (assistant,) = client.assistants.search(graph_id="simulated_session")
+    schema = client.assistants.get_schemas(assistant["assistant_id"])["context_schema"]["properties"]
+    for name in ("who", "wants", "hides", "turns", "temperature"):
+        assert schema[name]["description"]

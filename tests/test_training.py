@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from empathy_agent.content import find_content
+from empathy_agent.engine import EmpathyEngine
 from empathy_agent.errors import InputError
 from empathy_agent.models import fingerprint_base, load_base, load_model
 from empathy_agent.tasks import load_tasks
@@ -17,6 +20,8 @@ from empathy_agent.training.base import train_base
 from empathy_agent.training.corpus import IGNORED, pack_conversations, read_conversations
 from empathy_agent.training.examples import encode_example
 from empathy_agent.training.experts import shows_pattern, train_experts
+from empathy_agent.training.preference import train_preference
+from empathy_agent.training.user import encode_user, train_user
 from empathy_agent.turns import Turn
 
 CONVERSATIONS = find_content("prompts").parent / "conversations"
@@ -99,7 +104,7 @@ def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(
         seen["moved"] = {name: not parameter.equal(before[name]) for name, parameter in model.named_parameters()}
         return result
 
-    monkeypatch.setattr("empathy_agent.training.experts.tune", watch)
+    monkeypatch.setattr(tuning, "tune", watch)
     results = train_experts(
         base=str(tiny_model),
         conversations=few,
@@ -118,7 +123,48 @@ def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(
     assert load_model(str(tiny_model), tmp_path).adapters == ["compassionate"]
 
 
-def test_the_base_trains_resumes_and_loads_in_the_hub_s_format(tmp_path: Path):
+def test_preferences_move_the_adapter_but_not_its_reference_and_are_noted_in_the_card(
+    tiny_model: Path, few: Path, engine: EmpathyEngine, tmp_path: Path
+):
+    experts, preferred = tmp_path / "experts", tmp_path / "preferred"
+    common: dict[str, Any] = {
+        "base": str(tiny_model),
+        "conversations": few,
+        "tasks": load_tasks(),
+        "experts": ["factual"],
+    }
+    train_experts(out=experts, settings=TINY, **common)
+    results = train_preference(
+        adapters=experts,
+        out=preferred,
+        settings={**TINY, "beta": 0.1, "train_pairs": 6, "test_pairs": 2, "learning_rate": 0.02},
+        encoder=engine.encoder,
+        **common,
+    )
+    assert results["factual"]["margin"] != 0
+    before, after = (load_file(folder / "factual" / "adapter_model.safetensors") for folder in (experts, preferred))
+    assert before.keys() == after.keys()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    card = json.loads((preferred / "factual" / "expert.json").read_text(encoding="utf-8"))
+    assert card["preference"]["pairs"] == 6
+    assert card["base_fingerprint"] == fingerprint_base(load_base(str(tiny_model))[0])
+    assert load_model(str(tiny_model), preferred).adapters == ["factual"]
+
+
+def test_the_simulated_user_learns_user_turns_from_the_other_side(tiny_model: Path, few: Path, tmp_path: Path):
+    _, tokenizer = load_base(str(tiny_model))
+    conversation = json.loads((few / "therapy.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    example = encode_user(tokenizer, conversation, 5000)
+    assert example is not None
+    learned = tokenizer.decode([token for token in example["labels"] if token != IGNORED])
+    said = [turn["content"] for turn in conversation["turns"] if turn["role"] == "user"]
+    assert learned == "".join(f"{text}<|end|>" for text in said)
+    results = train_user(base=str(tiny_model), conversations=few, out=tmp_path, settings=TINY)
+    assert results["dev_loss_after"] < results["dev_loss_before"]
+    assert load_model(str(tiny_model), tmp_path).adapters == ["user"]
+
+
+def test_the_base_trains_resumes_and_loads_in_the_hub_s_format(few: Path, tmp_path: Path):
     settings = {
         "hidden_size": 32,
         "num_hidden_layers": 1,
@@ -135,13 +181,24 @@ def test_the_base_trains_resumes_and_loads_in_the_hub_s_format(tmp_path: Path):
         "warmup_steps": 5,
         "decay_share": 0.4,
         "dev_share": 0.2,
+        "written": 2,
         "weights": {"movie_recommendation": 1.5},
     }
-    source = [CONVERSATIONS / "movie_recommendation.jsonl"]
-    first = train_base(data=source, out=tmp_path, minutes=0.03, settings=settings, compile=False)
-    again = train_base(data=source, out=tmp_path, minutes=0.06, settings=settings, compile=False)
+    source = CONVERSATIONS / "movie_recommendation.jsonl"
+    first = train_base(data=source, conversations=few, out=tmp_path, minutes=0.03, settings=settings, compile=False)
+    again = train_base(data=source, conversations=None, out=tmp_path, minutes=0.06, settings=settings, compile=False)
     assert again["step"] > first["step"] > 0
     assert again["dev_loss"] < 6.0  # log(400) = 5.99 is a model that knows nothing
+    more = train_base(
+        data=source,
+        conversations=None,
+        out=tmp_path / "more",
+        minutes=0.01,
+        settings=settings,
+        start=tmp_path,
+        compile=False,
+    )
+    assert more["train_loss"] < first["train_loss"]
     model, tokenizer = load_base(str(tmp_path))
     assert model.config.vocab_size == len(tokenizer) == 400
 

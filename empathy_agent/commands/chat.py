@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from empathy_agent.errors import EmpathyAgentError, InputError
 from empathy_agent.settings import Settings, get_settings
-from empathy_agent.turns import check_text
+from empathy_agent.turns import check_text, clean_text
 
-SHOWN = ("task", "need", "target", "expert", "route", "exemplars", "assessment", "drift", "safety")
+SHOWN = ("task", "need", "target", "expert", "route", "route_reason", "exemplars", "assessment", "drift", "safety")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,15 +22,22 @@ def run(options: argparse.Namespace) -> int:
     settings = read_settings(options.set)
     once = check_text(options.once) if options.once is not None else None
     from empathy_agent.engine import EmpathyEngine
+    from empathy_agent.experts import ExpertChatModel
     from empathy_agent.graph import build_graph
 
-    engine = EmpathyEngine(model=options.model, adapters=options.adapters, base_url=options.base_url)
+    engine = EmpathyEngine(
+        model=options.model,
+        adapters=options.adapters,
+        base_url=options.base_url,
+        served_as=read_served_as(options.served_as),
+        fallback=ExpertChatModel() if options.fallback else None,
+    )
     with ExitStack() as stack:
-        checkpointer = None
+        checkpointer: Any = None
         if once is None or options.thread:
             from empathy_agent.threads import open_threads
 
-            checkpointer = stack.enter_context(open_threads())
+            checkpointer = stack.enter_context(open_threads(options.database))
         graph: Any = build_graph(engine=engine).compile(checkpointer=checkpointer)
         config: Any = {"configurable": {"thread_id": options.thread or uuid4().hex[:8]}}
         if once is None:
@@ -42,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             from empathy_agent.commands.panel import show_turn
 
-            print(state["messages"][-1].text)
+            print(clean_text(str(state["messages"][-1].text)))
             show_turn(state)
     return 0
 
@@ -72,8 +79,19 @@ def talk(graph: Any, config: dict[str, Any], settings: Settings, *, as_json: boo
                     show(mode, event)
             screen.show_turn(graph.get_state(config).values)
         except EmpathyAgentError as error:
-            print(f"empathy-agent: {error}", file=sys.stderr)
+            print(clean_text(f"empathy-agent: {error}"), file=sys.stderr)
     return 0
+
+
+def read_served_as(given: list[str]) -> dict[str, str]:
+    """Reads `EXPERT=NAME` pairs.
+
+    Raises:
+        InputError: One has no sign in it.
+    """
+    if wrong := [item for item in given if "=" not in item]:
+        raise InputError(f"--served-as {wrong[0]!r}: write it as EXPERT=NAME, such as compassionate=acme-warm-2")
+    return dict(item.split("=", 1) for item in given)
 
 
 def read_settings(given: list[str]) -> Settings:
@@ -89,12 +107,12 @@ def read_settings(given: list[str]) -> Settings:
             raise InputError(f"--set {item!r}: write it as NAME=VALUE, such as temperature=0")
         try:
             values[name.strip()] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name.strip()] = value.strip()
     settings = get_settings(values)
     if settings.review or settings.pause_on_hand_off:
         raise InputError(
-            "chat cannot resume a stopped reply: use review and pause_on_hand_off in Studio or the library"
+            "a command cannot resume a stopped reply: use review and pause_on_hand_off in Studio or the library"
         )
     return settings
 
@@ -106,13 +124,27 @@ def pick_turn(state: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def undone_on_error(graph: Any, config: Any) -> Iterator[Callable[[str], Any]]:
-    """Gives a function that makes a message the graph's input; takes the message out of the thread again if its turn fails."""
-    message = uuid4().hex
-    try:
-        yield lambda text: {"messages": [{"role": "user", "content": text, "id": message}]}
-    except EmpathyAgentError:
-        if graph and any(stored.id == message for stored in graph.get_state(config).values.get("messages", [])):
-            from langchain_core.messages import RemoveMessage
+    """Gives a function that makes a message the graph's input; takes the message out of the thread again if its turn fails.
 
-            graph.update_state(config, {"messages": [RemoveMessage(message)]})
-        raise
+    Checkpoints of older turns are deleted at the end; `graph` is None where nothing is stored.
+
+    Raises:
+        StorageError: The database failed.
+    """
+    if not graph:
+        yield lambda text: {"messages": [{"role": "user", "content": text}]}
+        return
+    from empathy_agent.threads import prune_thread, reported
+
+    message = uuid4().hex
+    with reported():
+        try:
+            yield lambda text: {"messages": [{"role": "user", "content": text, "id": message}]}
+        except EmpathyAgentError:
+            if any(stored.id == message for stored in graph.get_state(config).values.get("messages", [])):
+                from langchain_core.messages import RemoveMessage
+
+                graph.update_state(config, {"messages": [RemoveMessage(message)]})
+            raise
+        finally:
+            prune_thread(graph.checkpointer, config["configurable"]["thread_id"])

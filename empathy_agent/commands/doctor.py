@@ -9,6 +9,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from empathy_agent.turns import clean_text
+
 PACKAGES = [
     "torch",
     "transformers",
@@ -19,21 +21,27 @@ PACKAGES = [
     "langgraph",
     "langgraph-checkpoint-sqlite",
 ]
-EXTRAS = ["langchain", "langchain-openai", "langgraph-cli"]
+EXTRAS = ["langchain", "langchain-openai", "langgraph-checkpoint-postgres", "langgraph-cli", "ray", "trl"]
 
 
 def run(options: argparse.Namespace) -> int:
     """Checks every part and prints what it found; exit code 1 where a part that is needed does not work."""
     from empathy_agent import __version__
+    from empathy_agent.commands.chat import read_served_as
     from empathy_agent.engine import EmpathyEngine
     from empathy_agent.exemplars import find_cache
-    from empathy_agent.threads import find_threads
+    from empathy_agent.threads import describe_database
 
-    engine = EmpathyEngine(model=options.model, adapters=options.adapters, base_url=options.base_url)
+    engine = EmpathyEngine(
+        model=options.model,
+        adapters=options.adapters,
+        base_url=options.base_url,
+        served_as=read_served_as(options.served_as),
+    )
     checks: dict[str, Callable[[], Any]] = {
         "encoder": lambda: engine.encoder.fingerprint,
         "heads": lambda: ", ".join(engine.heads),
-        "exemplars": lambda: f"{len(engine.exemplars.exemplars)} indexed",
+        "exemplars": engine.exemplars.describe,
         "base": lambda: engine.describe_model(),
         "experts": lambda: ", ".join(engine.experts) or "none: replies come from the prompt route",
     }
@@ -43,21 +51,20 @@ def run(options: argparse.Namespace) -> int:
         "device": _find_device(),
         "packages": {name: _find_version(name) for name in PACKAGES},
         "extras": {name: _find_version(name) for name in EXTRAS},
-        "threads": str(find_threads()),
+        "threads": describe_database(),
         "cache": str(find_cache()),
         "parts": {},
         "problems": [],
     }
     for name, check in checks.items():
         try:
-            report["parts"][name] = str(check())
+            report["parts"][name] = clean_text(str(check()))  # names may come from a server
         except Exception as error:  # doctor's purpose is to report whatever is wrong
-            report["problems"].append(f"{name}: {error}")
+            report["problems"].append(clean_text(f"{name}: {error}"))
     if options.json:
         print(json.dumps(report, indent=2))
     else:
         _print(report)
-    engine.close()
     return 1 if report["problems"] else 0
 
 

@@ -13,6 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from empathy_agent.turns import clean_text
+
 STAGES = {
     "screen_message": "reading",
     "recognize_task": "task recognized",
@@ -23,11 +25,16 @@ STAGES = {
 }
 
 
+def write_plain(text: object, style: str = "") -> Text:
+    """Text as it is: what users and models write may look like markup or hold what a terminal obeys."""
+    return Text(clean_text(str(text)), style=style)
+
+
 class _Plain(Table):
-    """A table whose cells are text as it is: what users write may look like markup."""
+    """A table whose cells are plain text."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        super().add_row(*(Text(cell) for cell in cells), **options)
+        super().add_row(*map(write_plain, cells), **options)
 
 
 def draw_turn(state: dict[str, Any]) -> Panel:
@@ -44,6 +51,8 @@ def draw_turn(state: dict[str, Any]) -> Panel:
     table.add_row("task", f"{task['label']} ({task['confidence']:.2f}), then {task['runner_up']}")
     table.add_row("need", f"{draw_bar(need['level'])} {need['emotion']}: {'; '.join(need['reasons'])}")
     table.add_row("target", f"{draw_bar(state['target'])} expert {state['expert']} by {state['route']}")
+    if state.get("route_reason"):
+        table.add_row("route", state["route_reason"])
     table.add_row("perceived", f"{draw_bar(assessment['level'])} ± {assessment['uncertainty']:.2f}")
     alarm = "" if drift["alarm"] == "none" else f", alarm: {drift['alarm']}-empathy"
     drafts = len(state.get("revisions") or [])
@@ -81,10 +90,10 @@ class Screen:
         if self._quiet:
             return
         self._console.print(
-            Text(f"thread {thread}; Ctrl-D or /quit to leave, --thread {thread} to come back", style="dim")
+            write_plain(f"thread {thread}; Ctrl-D or /quit to leave, --thread {thread} to come back", "dim")
         )
         for message in messages[-2:]:
-            self._console.print(Text(("you  " if message.type == "human" else "") + str(message.text), style="dim"))
+            self._console.print(write_plain(("you  " if message.type == "human" else "") + str(message.text), "dim"))
 
     def ask(self) -> str | None:
         """Reads one message; None at the end of input or `/quit`."""
@@ -99,7 +108,7 @@ class Screen:
     @contextmanager
     def reply(self) -> Iterator[Callable[[str, Any], None]]:
         """Shows stages and tokens of a reply while it is made; a revision replaces the draft."""
-        shown: dict[str, Any] = {"text": "", "stage": "reading", "written": False}
+        shown: dict[str, Any] = {"text": "", "stage": "reading", "written": False, "reply": None}
         with Live(console=self._console, refresh_per_second=12, transient=True) as live:
 
             def show(mode: str, event: Any) -> None:
@@ -107,17 +116,17 @@ class Screen:
                     chunk, about = event
                     if about.get("langgraph_node") != "generate_reply" or chunk.type != "AIMessageChunk":
                         return
-                    if shown["written"]:
-                        shown.update(text="", written=False)
+                    if shown["written"] or chunk.id != shown["reply"]:  # a revision, or another route after a failure
+                        shown.update(text="", written=False, reply=chunk.id)
                     shown["text"] += str(chunk.text)
                 else:
                     shown["stage"] = STAGES.get(next(iter(event)), shown["stage"])
                     shown["written"] = shown["written"] or "generate_reply" in event
-                live.update(Text(str(shown["text"])) if shown["text"] else Text(str(shown["stage"]), style="dim"))
+                live.update(write_plain(shown["text"]) if shown["text"] else write_plain(shown["stage"], "dim"))
 
             yield show
 
     def show_turn(self, state: dict[str, Any]) -> None:
         """Prints the reply that was sent, and its panel."""
-        self._console.print(Text(str(state["messages"][-1].text)))
+        self._console.print(write_plain(state["messages"][-1].text))
         self._console.print(draw_turn(state))

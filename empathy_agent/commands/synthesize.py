@@ -100,27 +100,27 @@ def write(options: argparse.Namespace) -> int:
     return 1 if report["missing"] else 0
 
 
-def load_chat_model(name: str) -> Any:
-    """A chat model by `provider:model`, through LangChain.
+def load_chat_model(name: str, option: str = "--chat-model") -> Any:
+    """A chat model by `provider:model`, through LangChain; errors name the command's `option`.
 
     Raises:
         MissingExtraError: LangChain, or its package for the provider, is not installed.
         InputError: There is no such provider, or it refuses what it was given, such as a missing key.
     """
     if not all(name.partition(":")):
-        raise InputError(f"--chat-model is {name!r}: write it as PROVIDER:MODEL, such as ollama:llama3.1")
+        raise InputError(f"{option} is {name!r}: write it as PROVIDER:MODEL, such as ollama:llama3.1")
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
-        raise MissingExtraError('--chat-model needs LangChain: pip install "empathy-agent[langchain]"') from error
+        raise MissingExtraError(f'{option} needs LangChain: pip install "empathy-agent[langchain]"') from error
     try:
         return init_chat_model(name)
     except ImportError as error:
-        raise MissingExtraError(f"--chat-model {name}: {error}") from error
+        raise MissingExtraError(f"{option} {name}: {error}") from error
     except EmpathyAgentError:
         raise
     except Exception as error:  # every provider has errors of its own
-        raise InputError(f"--chat-model {name}: {error}") from error
+        raise InputError(f"{option} {name}: {error}") from error
 
 
 def show_progress() -> Progress:

@@ -1,4 +1,4 @@
-"""`empathy-agent train`: trains the base with its chat stage, the heads, or the experts, and prints what was measured."""
+"""`empathy-agent train`: trains base, heads, experts, their preferences or the simulated user; prints what was measured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def run(options: argparse.Namespace) -> int:
         if data is None:
             raise InputError("train base needs --data DIR with public conversations")
         found = train_base(
-            data=[data], out=out / "stage1", minutes=options.minutes, settings=settings["base"], seed=options.seed
+            data=data,
+            conversations=conversations,
+            out=out / "stage1",
+            minutes=options.minutes,
+            settings=settings["base"],
+            start=Path(options.start) if options.start else None,
+            seed=options.seed,
         )
         found |= train_chat(
             base=out / "stage1",
@@ -51,6 +57,31 @@ def run(options: argparse.Namespace) -> int:
             out=out,
             tasks=list(load_tasks().profiles),
             settings=settings["adapter"],
+            seed=options.seed,
+        )
+    elif options.what == "user":
+        from empathy_agent.training.user import train_user
+
+        found = train_user(
+            base=options.base, conversations=conversations, out=out, settings=settings["user"], seed=options.seed
+        )
+    elif options.what == "preference":
+        from empathy_agent.content import find_weights
+        from empathy_agent.engine import get_encoder
+        from empathy_agent.tasks import load_tasks
+        from empathy_agent.training.preference import train_preference
+
+        if options.base and not options.adapters:
+            raise InputError("train preference needs --adapters DIR with the adapters of that base")
+        found = train_preference(
+            base=options.base,
+            adapters=Path(options.adapters) if options.adapters else find_weights("experts"),
+            conversations=conversations,
+            out=out,
+            tasks=load_tasks(),
+            settings=settings["preference"],
+            encoder=get_encoder(None),
+            experts=options.only.split(",") if options.only else None,
             seed=options.seed,
         )
     else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from empathy_agent.encoder import Encoder
 
 Row = dict[str, Any]
-SINGLES = ("personas", "unknown", "screening")
+SINGLES = ("personas", "unknown", "screening", "peers")
 TOGETHER = 512  # texts encoded between two steps of the progress bar
 
 

@@ -16,7 +16,14 @@ SCALE = 5.0  # length of the normalized embedding before the head, so that its l
 
 
 def train_adapter(
-    *, group: Group, texts: list[str], examples: list[Example], out: Path, settings: dict[str, Any], seed: int
+    *,
+    group: Group,
+    texts: list[str],
+    examples: list[Example],
+    out: Path,
+    settings: dict[str, Any],
+    epochs: float,
+    seed: int,
 ) -> None:
     """Trains on classes and writes the adapter to `out/<group>` and the head to `out/<group>.safetensors`.
 
@@ -28,6 +35,7 @@ def train_adapter(
         examples: Examples with a label for the group.
         out: Folder of the heads.
         settings: The `[adapter]` table of `settings.toml`.
+        epochs: How often each primary example is read.
         seed: Seed of weights and order.
     """
     import torch
@@ -40,6 +48,7 @@ def train_adapter(
     rng = random.Random(seed)
     torch.manual_seed(seed)
     encoder: Any = SentenceTransformer(str(find_minilm()), device="cpu")
+    encoder.max_seq_length = settings["longest"]
     lora = LoraConfig(
         r=settings["rank"], lora_alpha=2 * settings["rank"], lora_dropout=0.05, target_modules=settings["modules"]
     )
@@ -61,9 +70,9 @@ def train_adapter(
             embedding = encoder(batch)["sentence_embedding"].float()
         return linear(SCALE * torch.nn.functional.normalize(embedding, dim=1))
 
-    mine = round(settings["batch_size"] * settings["primary_share"])
+    mine = round(settings["batch_size"] * settings["primary_share"]) if others else settings["batch_size"]
     rest = settings["batch_size"] - mine
-    steps = settings["epochs"] * len(primary) // mine
+    steps = int(epochs * len(primary) / mine)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in adapted.parameters() if p.requires_grad], "lr": settings["learning_rate"]},
@@ -72,9 +81,20 @@ def train_adapter(
         weight_decay=0.01,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps))
+
+    def draw_batches() -> list[list[int]]:
+        """Four batches of texts of like length, so that little is padded."""
+        rows = [row for _ in range(4) for row in rng.sample(primary, min(mine, len(primary)))]
+        rows += [row for _ in range(4) for row in rng.sample(others, min(rest, len(others)))]
+        rows.sort(key=lambda row: len(texts[row]))
+        size = -(-len(rows) // 4)
+        return rng.sample(batches := [rows[i : i + size] for i in range(0, len(rows), size)], len(batches))
+
     encoder.train()
+    waiting: list[list[int]] = []
     for step in range(steps):
-        rows = rng.sample(primary, mine) + rng.sample(others, min(rest, len(others)))
+        waiting = waiting or draw_batches()
+        rows = waiting.pop()
         loss = torch.nn.functional.cross_entropy(run(rows), labels[rows])
         optimizer.zero_grad()
         loss.backward()

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from empathy_agent.models import load_base
-from empathy_agent.training.corpus import read_conversations
+from empathy_agent.training.corpus import list_conversations, read_conversations
 from empathy_agent.training.examples import SystemWriter, build_examples
-from empathy_agent.training.heads import list_conversations
 from empathy_agent.training.tuning import tune
 
 PUBLIC = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+SINGLES = {"unknown", "screening", "personas", "peers"}  # files of single messages among the conversations
 IGNORED = -100  # label of a token that carries no loss, as torch.nn.functional.cross_entropy expects
 
 
@@ -37,6 +39,21 @@ def read_conversations(path: Path) -> Iterator[dict[str, Any]]:
                 except (ValueError, KeyError, TypeError) as error:
                     raise InputError(f"{file}, line {number}: not an object with 'turns' ({error})") from error
                 yield {**conversation, "source": file.stem, "turns": turns}
+
+
+def list_conversations(folder: Path) -> list[dict[str, Any]]:
+    """The written conversations of a folder, without the files that hold single messages."""
+    files = [path for path in sorted(folder.glob("*.jsonl")) if path.stem not in SINGLES]
+    return [conversation for path in files for conversation in read_conversations(path)]
+
+
+def pick_half(conversation: str) -> int:
+    """The half, 0 or 1, that a conversation's id falls into: preferences train on 0, the judge that checks them on 1.
+
+    >>> [pick_half(f"therapy-00{i}") for i in range(1, 5)]
+    [1, 1, 1, 0]
+    """
+    return zlib.crc32(conversation.encode()) % 2
 
 
 def weigh(conversations: Iterable[dict[str, Any]], weights: dict[str, float], rng: random.Random) -> Iterator[dict]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from empathy_agent.errors import InputError
-from empathy_agent.models import CARD, fingerprint_base, load_base
+from empathy_agent.models import load_base
 from empathy_agent.tasks import Tasks
+from empathy_agent.training.corpus import list_conversations
 from empathy_agent.training.examples import SystemWriter, build_examples
-from empathy_agent.training.heads import list_conversations
-from empathy_agent.training.tuning import tune
+from empathy_agent.training.tuning import tune_adapter
 
 
 def shows_pattern(tasks: Tasks, conversation: dict[str, Any], index: int, expert: str) -> bool:
@@ -47,59 +45,35 @@ def train_experts(
     Returns:
         By expert, the loss on its test turns before and after, in nats a token.
     """
-    from peft import LoraConfig, get_peft_model
-
     from empathy_agent.encoder import Encoder
     from empathy_agent.exemplars import build_index
 
     written = list_conversations(conversations)
     encoder = Encoder(remembered=100_000)
-    content = json.dumps([c["turns"] for c in written if c["split"] == "train"], sort_keys=True)
     if unknown := sorted(set(experts or []) - set(tasks.patterns)):
         raise InputError(f"no expert {', '.join(unknown)}: choose from {', '.join(tasks.patterns)}")
     results: dict[str, dict[str, float]] = {}
     for expert in experts or list(tasks.patterns):
         model, tokenizer = load_base(base)
-        fingerprint = fingerprint_base(model)
         writer = SystemWriter(encoder, build_index(encoder), seed)
 
         def learned(conversation: dict[str, Any], index: int, expert: str = expert) -> bool:
             return shows_pattern(tasks, conversation, index, expert)
 
-        arguments: dict[str, Any] = {"described": 0.0, "longest": settings["longest"]}
         train, dev = (
             [
                 example
                 for _ in range(passes)
                 for example in build_examples(
-                    tokenizer, [c for c in written if c["split"] == split], learned, writer, **arguments
+                    tokenizer,
+                    [c for c in written if c["split"] == split],
+                    learned,
+                    writer,
+                    described=0.0,
+                    longest=settings["longest"],
                 )
             ]
             for split, passes in (("train", settings["passes"]), ("test", 1))
         )
-        print(f"{expert}: {len(train)} sequences", flush=True)
-        lora = LoraConfig(
-            r=settings["rank"],
-            lora_alpha=settings["alpha"],
-            lora_dropout=settings["dropout"],
-            target_modules=settings["modules"],
-            task_type="CAUSAL_LM",
-        )
-        adapted = get_peft_model(model.float(), lora)
-        results[expert] = tune(adapted, tokenizer, train, dev, settings, out / expert / "checkpoints", seed)
-        import torch
-
-        adapted.to(torch.bfloat16)
-        adapted.peft_config["default"].base_model_name_or_path = base or "empathy-nano"
-        adapted.save_pretrained(str(out / expert))
-        card = {
-            "base": base or "empathy-nano",
-            "base_fingerprint": fingerprint,
-            "conversations_sha256": hashlib.sha256(content.encode()).hexdigest(),
-            "settings": settings,
-            "seed": seed,
-            "measured": results[expert],
-        }
-        (out / expert / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        (out / expert / "README.md").unlink(missing_ok=True)
+        results[expert] = tune_adapter(model, tokenizer, train, dev, settings, out / expert, seed, base=base)
     return results

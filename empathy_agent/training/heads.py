@@ -5,7 +5,10 @@ Every head reads the features that its reading builds at inference; nothing here
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +17,20 @@ from empathy_agent import judge, need, recognition, safety
 from empathy_agent.encoder import Encoder
 from empathy_agent.heads import Group, Head, write_head
 from empathy_agent.training.adapters import train_adapter
-from empathy_agent.training.corpus import read_conversations
+from empathy_agent.training.corpus import list_conversations, pick_half
 from empathy_agent.training.labels import Example, list_examples
+from empathy_agent.turns import Turn
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+# Readings that the plain embeddings cannot carry, and the text that their adapted encoder reads.
+ADAPTED: dict[str, Callable[[Sequence[Turn]], str]] = {
+    "task": recognition.write_view,
+    "danger": lambda turns: safety.write_windows(turns)[0],
+}
+CHECK = "check"  # folder of the judge that checks what another judge has picked
 BATCH = 256
 PRIMARY_SHARE = 0.6
 
@@ -35,10 +45,9 @@ class Recipe:
     dropout: float = 0.3
 
 
-def get_recipes(tasks: list[str]) -> dict[str, Recipe]:
-    """The heads on the plain encoder; `tasks` are the labels of the task head, `unknown` among them."""
+def get_recipes() -> dict[str, Recipe]:
+    """The heads on the plain encoder."""
     return {
-        "task": Recipe([Group("task", "softmax", tasks)], 64, epochs=60),
         "need": Recipe([Group("need", "number", ["level"]), Group("emotion", "softmax", list(need.PARTS))], 96, 25),
         "judge": Recipe(
             [
@@ -59,10 +68,9 @@ def build_features(name: str, encoder: Encoder, examples: list[Example]) -> np.n
 
     if name == "judge":
         return np.stack([judge.build_features(encoder, e.turns, e.reply) for e in examples])
-    if name == "danger":
-        return encoder.encode([safety.write_windows(e.turns)[0] for e in examples])
-    build = {"task": recognition, "need": need}[name].build_features
-    return np.stack([build(encoder, e.turns) for e in examples])
+    if name in ADAPTED:
+        return encoder.encode([ADAPTED[name](e.turns) for e in examples])
+    return np.stack([need.build_features(encoder, e.turns) for e in examples])
 
 
 def train_head(
@@ -147,7 +155,9 @@ def train_heads(
     settings: dict[str, Any],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Trains the heads of task, need and judge and the adapter with head of the crisis screen, and writes them to `out`.
+    """Trains the heads of need and judge and the adapters with heads of task and crisis screen, and writes them to `out`.
+
+    A second judge, in `out/check`, is trained on half of the conversations only.
 
     Args:
         conversations: Folder of the written conversations, `unknown.jsonl` and `screening.jsonl`.
@@ -165,30 +175,45 @@ def train_heads(
 
     encoder = Encoder(remembered=1_000_000)
     examples = list_examples(conversations, data, labels, seed)
-    for name, recipe in get_recipes(tasks).items():
+    for name, recipe in get_recipes().items():
         chosen = [e for e in examples[name] if e.split == "train"]
         encoder.encode(list(dict.fromkeys(text for e in chosen for text in e.list_texts())), batch_size=64)
         print(f"{name}: {len(chosen)} examples", flush=True)
         features = build_features(name, encoder, chosen)
         write_head(train_head(recipe, features, chosen, encoder.fingerprint, seed), out / f"{name}.safetensors")
-    screened = [e for e in examples["danger"] if e.split == "train"]
-    train_adapter(
-        group=Group("danger", "softmax", safety.CATEGORIES),
-        texts=[safety.write_windows(e.turns)[0] for e in screened],
-        examples=screened,
-        out=out,
-        settings=settings,
-        seed=seed,
-    )
+        if name == "judge":
+            _write_judge_card(out, chosen, "both halves", seed)
+            rows = [i for i, e in enumerate(chosen) if pick_half(e.source) == 1]
+            unseen = [chosen[i] for i in rows]
+            check = train_head(recipe, features[rows], unseen, encoder.fingerprint, seed + 1)
+            write_head(check, out / CHECK / "judge.safetensors")
+            _write_judge_card(out / CHECK, unseen, "half 1, of which train preference sees nothing", seed + 1)
+    groups = {"task": Group("task", "softmax", tasks), "danger": Group("danger", "softmax", safety.CATEGORIES)}
+    for name, write_text in ADAPTED.items():
+        chosen = [e for e in examples[name] if e.split == "train"]
+        train_adapter(
+            group=groups[name],
+            texts=[write_text(e.turns) for e in chosen],
+            examples=chosen,
+            out=out,
+            settings=settings,
+            epochs=settings["epochs"][name],
+            seed=seed,
+        )
     tests = {name: [e for e in rows if e.split == "test"] for name, rows in examples.items()}
     return measure_levels(list_conversations(conversations)) | measure_readings(out, encoder, tests)
 
 
-def list_conversations(folder: Path) -> list[dict[str, Any]]:
-    """The written conversations of a folder, without the files that hold single messages."""
-    singles = {"unknown", "screening", "personas"}
-    files = [path for path in sorted(folder.glob("*.jsonl")) if path.stem not in singles]
-    return [conversation for path in files for conversation in read_conversations(path)]
+def _write_judge_card(folder: Path, examples: list[Example], saw: str, seed: int) -> None:
+    """Writes what a judge was trained on, which `evaluate` reads."""
+    content = json.dumps([[e.source, e.reply] for e in examples])
+    card = {
+        "saw": saw,
+        "replies": len(examples),
+        "replies_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "seed": seed,
+    }
+    (folder / "judge.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def _get_targets(group: Group, examples: list[Example]) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_agent.judge import DIMENSIONS, MECHANISMS
-from empathy_agent.training.corpus import read_conversations
+from empathy_agent.training.corpus import list_conversations, read_conversations
 from empathy_agent.turns import Turn
 
 # EmpatheticDialogues and GoEmotions to the emotions of need.PARTS; ambiguous ones ("surprised", "caring") are left out.
@@ -53,6 +54,11 @@ INTENT_TASKS = {
 SKIPPED_INTENTS = {"exchange_rate", "nutrition_info", "calories", "oil_change_how", "jump_start", "what_song"}
 PER_SOURCE = 1200  # public examples of one source at most
 PER_UNKNOWN = 400  # the same for a source of `unknown`, so that it does not become the answer to everything
+GREETING = re.compile(
+    r"\b(?:hi|hello|hey|good (?:morning|afternoon|evening|day)|how (?:are|r) (?:you|u)(?: doing)?(?: today)?|there|thanks?)\b",
+    re.IGNORECASE,
+)
+PEERS = 4  # times that replies of peers are read, the only ones that are not an assistant's
 SHORTEST = 4  # words of a public first message that may stand for a task: "hello" says nothing of films
 
 
@@ -79,17 +85,17 @@ class Example:
 
 def list_examples(conversations: Path, data: Path | None, labels: Path | None, seed: int) -> dict[str, list[Example]]:
     """Gathers the examples of every head."""
-    from empathy_agent.training.heads import list_conversations
-
     rng = random.Random(seed)
     examples: dict[str, list[Example]] = {"task": [], "need": [], "danger": [], "judge": []}
-    for conversation in list_conversations(conversations):
+    written = list_conversations(conversations)
+    for conversation in written:
         for name, example in _read_conversation(conversation):
             examples[name].append(example)
+    examples["task"] += _change_subject(written, rng)
     plain = tomllib.loads(Path(__file__).with_name("first_messages.toml").read_text(encoding="utf-8"))
     openings = [(task, text) for task, texts in plain.items() for text in texts]
     openings += [(row["task"], row["opening"]) for row in _read_rows(conversations / "personas.jsonl")]
-    for task, text in openings * 4:  # few, and what a user types first
+    for task, text in openings * 3:  # few, and what a user types first
         examples["task"].append(Example(_say(text), {"task": task}, text, "train"))
     for row in _read_rows(conversations / "unknown.jsonl"):
         examples["task"].append(Example(_say(row["text"]), {"task": "unknown"}, row["id"], row["split"]))
@@ -97,6 +103,10 @@ def list_examples(conversations: Path, data: Path | None, labels: Path | None, s
         turns = [*row["context"], *_say(row["text"])]
         extra = {"manner": row["manner"]}
         examples["danger"].append(Example(turns, {"danger": row["category"]}, row["id"], row["split"], extra=extra))
+    for row in _read_rows(conversations / "peers.jsonl") * PEERS:
+        for reply in row["replies"]:
+            rated = {"level": [reply["level"]], "mechanisms": [reply["mechanisms"][name] / 2 for name in MECHANISMS]}
+            examples["judge"].append(Example(_say(row["text"]), rated, row["id"], row["split"], reply["content"]))
     if data:
         for name, example in _read_public(data, rng):
             examples[name].append(example)
@@ -104,6 +114,16 @@ def list_examples(conversations: Path, data: Path | None, labels: Path | None, s
         for name, example in _read_labels(labels, rng):
             examples[name].append(example)
     return examples
+
+
+def _change_subject(written: list[dict[str, Any]], rng: random.Random) -> Iterator[Example]:
+    """The first message of each training conversation after the first messages of one of another task."""
+    train = [c for c in written if c["split"] == "train"]
+    for conversation in train:
+        other = rng.choice([c for c in train if c["task"] != conversation["task"]])
+        before = [Turn(role=turn["role"], content=turn["content"]) for turn in other["turns"][: 2 * rng.randint(1, 3)]]
+        said = _say(conversation["turns"][0]["content"])
+        yield Example([*before, *said], {"task": conversation["task"]}, conversation["id"], "train")
 
 
 def _read_conversation(conversation: dict[str, Any]) -> Iterator[tuple[str, Example]]:
@@ -150,6 +170,8 @@ def _read_public(folder: Path, rng: random.Random) -> Iterator[tuple[str, Exampl
             users = [turn["content"] for turn in row["turns"] if turn["role"] == "user"]
             if not users:
                 continue
+            while task != "unknown" and len(users) > 1 and len(GREETING.sub("", users[0]).split()) < SHORTEST:
+                users = users[1:]
             emotion = row.get("emotion")
             if emotion in EMOTIONS:
                 yield "need", Example(_say(users[0]), {"emotion": EMOTIONS[emotion]}, row["id"], "train", primary=False)
@@ -157,7 +179,7 @@ def _read_public(folder: Path, rng: random.Random) -> Iterator[tuple[str, Exampl
                 yield "danger", Example(_say(users[0]), {"danger": "none"}, row["id"], "train", primary=False)
                 if emotion not in TROUBLED:
                     continue
-            if task != "unknown" and len(users[0].split()) < SHORTEST:
+            if task != "unknown" and len(GREETING.sub("", users[0]).split()) < SHORTEST:
                 continue
             first = [Turn(role="user", content=text) for text in users[: rng.choice((1, 1, 2))]]
             yield "task", Example(first, {"task": task}, row["id"], "train", primary=False)

@@ -27,7 +27,7 @@ def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Exampl
     for name, examples in tests.items():
         if not examples:
             continue
-        used = Encoder(adapter=heads / "danger", remembered=100_000) if name == "danger" else encoder
+        used = Encoder(adapter=heads / name, remembered=100_000) if (heads / name).is_dir() else encoder
         head = load_head(heads / f"{name}.safetensors", used.fingerprint)
         readings[name] = head.read(build_features(name, used, examples))
         found[f"{name}_examples"] = len(examples)
@@ -38,7 +38,7 @@ def measure_readings(heads: Path, encoder: Encoder, tests: dict[str, list[Exampl
         users = np.asarray([e.extra.get("users", 1) for e in tests["task"]])
         for title, rows in (("first", users == 1), ("third", users == 3)):
             found[f"task_macro_f1_{title}_message"] = round(
-                float(f1_score(truth[rows], guess[rows], average="macro")), 3
+                float(f1_score(truth[rows], guess[rows], labels=sorted(set(truth[rows])), average="macro")), 3
             )
         known = 1 - reading.mean[users == 1][:, reading.labels.index("unknown")]
         found["unknown_auroc"] = round(float(roc_auc_score(truth[users == 1] != "unknown", known)), 3)

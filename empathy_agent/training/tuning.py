@@ -1,15 +1,51 @@
-"""Runs transformers' Trainer on encoded examples; one set of arguments for the chat stage and the experts."""
+"""Runs transformers' Trainer on encoded examples, for whole models and for LoRA adapters with their cards."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empathy_agent.models import CARD, fingerprint_base
 from empathy_agent.training.corpus import IGNORED
 
 if TYPE_CHECKING:
     import torch
+
+SCALED = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+)  # settings of models that change logits afterwards
+
+
+def build_arguments(settings: dict[str, Any], out: Path, seed: int) -> dict[str, Any]:
+    """The arguments that every training on a Trainer shares, from a table of `settings.toml`."""
+    import torch
+
+    return {
+        "output_dir": str(out),
+        "num_train_epochs": settings["epochs"],
+        "per_device_train_batch_size": settings["batch_size"],
+        "per_device_eval_batch_size": settings["batch_size"],
+        "gradient_accumulation_steps": settings.get("accumulate", 1),
+        "learning_rate": settings["learning_rate"],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings["warmup_steps"],
+        "weight_decay": settings["weight_decay"],
+        "bf16": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "logging_steps": 25,
+        "eval_strategy": "no",
+        "save_steps": 100,
+        "save_total_limit": 1,
+        "report_to": [],
+        "seed": seed,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
 
 
 def tune(
@@ -26,6 +62,7 @@ def tune(
     Runs on the CPU, one GPU, or several under `accelerate launch`; checkpoints in `out` are resumed, and removed in the end.
     """
     import torch
+    from torch.nn.functional import linear_cross_entropy
     from transformers import Trainer, TrainingArguments
 
     def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -38,32 +75,85 @@ def tune(
         mask = torch.tensor([[1] * len(e["input_ids"]) + [0] * (longest - len(e["input_ids"])) for e in examples])
         return {"input_ids": ids, "attention_mask": mask, "labels": pad("labels", IGNORED)}
 
+    class LearnedTokensTrainer(Trainer):
+        """Scores only the tokens that carry loss: on a CPU, logits of every token in float32 take a third of a step."""
+
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            labels = inputs.pop("labels")[:, 1:]
+            hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[:, :-1]
+            picked = labels != IGNORED
+            with torch.autocast("cpu", enabled=False):
+                weight = model.get_output_embeddings().weight.to(torch.bfloat16)
+                total = linear_cross_entropy(
+                    hidden[picked].to(torch.bfloat16), weight, labels[picked], reduction="sum"
+                ).float()
+            loss = total / (picked.sum() if num_items_in_batch is None else num_items_in_batch)
+            return (loss, {}) if return_outputs else loss
+
+    on_cpu = not torch.cuda.is_available()
+    plain = on_cpu and not any(getattr(model.config, name, None) for name in SCALED)
+    if on_cpu:
+        model.set_attn_implementation("eager")  # its backward pass is faster than the fused kernel's at these lengths
     arguments = TrainingArguments(
-        output_dir=str(out),
-        num_train_epochs=settings["epochs"],
-        per_device_train_batch_size=settings["batch_size"],
-        per_device_eval_batch_size=settings["batch_size"],
-        gradient_accumulation_steps=settings.get("accumulate", 1),
-        learning_rate=settings["learning_rate"],
-        lr_scheduler_type="cosine",
-        warmup_steps=settings["warmup_steps"],
-        weight_decay=settings["weight_decay"],
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length",
-        logging_steps=50,
-        eval_strategy="no",
-        save_steps=200,
-        save_total_limit=1,
-        report_to=[],
-        seed=seed,
-        disable_tqdm=True,
-        remove_unused_columns=False,
+        **build_arguments(settings, out, seed), train_sampling_strategy="group_by_length", prediction_loss_only=True
     )
-    trainer = Trainer(model, arguments, data_collator=collate, train_dataset=train, eval_dataset=dev)
+    trainer = (LearnedTokensTrainer if plain else Trainer)(
+        model, arguments, data_collator=collate, train_dataset=train, eval_dataset=dev
+    )
     before = trainer.evaluate()["eval_loss"]
     resume = any(out.glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=resume or None)
     after = trainer.evaluate()["eval_loss"]
     shutil.rmtree(out)
     return {"dev_loss_before": round(before, 4), "dev_loss_after": round(after, 4)}
+
+
+def tune_adapter(
+    model: Any,
+    tokenizer: Any,
+    train: list[dict[str, Any]],
+    dev: list[dict[str, Any]],
+    settings: dict[str, Any],
+    out: Path,
+    seed: int,
+    *,
+    base: str | None,
+) -> dict[str, float]:
+    """Trains a LoRA adapter on the frozen `model`, saves it with its card under `out`, and returns what `tune` does."""
+    from peft import LoraConfig, get_peft_model
+
+    fingerprint = fingerprint_base(model)
+    lora = LoraConfig(
+        r=settings["rank"],
+        lora_alpha=settings["alpha"],
+        lora_dropout=settings["dropout"],
+        target_modules=settings["modules"],
+        task_type="CAUSAL_LM",
+    )
+    print(f"{out.name}: {len(train)} sequences", flush=True)
+    adapted = get_peft_model(model.float(), lora)
+    measured = tune(adapted, tokenizer, train, dev, settings, out / "checkpoints", seed)
+    content = json.dumps([example["input_ids"] for example in train])
+    card = {
+        "base": base or "empathy-nano",
+        "base_fingerprint": fingerprint,
+        "data_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "settings": settings,
+        "seed": seed,
+        "measured": measured,
+    }
+    save_adapter(adapted, card, out)
+    return measured
+
+
+def save_adapter(adapted: Any, card: dict[str, Any], out: Path) -> None:
+    """Saves a PEFT model's adapter in bfloat16 with its card."""
+    import torch
+
+    adapted.to(torch.bfloat16)
+    adapted.peft_config["default"].base_model_name_or_path = card["base"]
+    adapted.save_pretrained(str(out), selected_adapters=["default"])
+    (out / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").unlink(missing_ok=True)

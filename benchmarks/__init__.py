@@ -1,0 +1,1 @@
+"""What the performance page says, measured: `python -m benchmarks.NAME`, or all of them with `python -m benchmarks.all`."""

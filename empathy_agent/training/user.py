@@ -1,0 +1,41 @@
+"""Trains the `user` adapter, which plays simulated users: the written conversations seen from the other side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from empathy_agent.models import load_base
+from empathy_agent.simulation.personas import ADAPTER, show_other_side
+from empathy_agent.training.corpus import list_conversations
+from empathy_agent.training.examples import encode_example
+from empathy_agent.training.tuning import tune_adapter
+
+
+def train_user(
+    *, base: str | None, conversations: Path, out: Path, settings: dict[str, Any], seed: int = 0
+) -> dict[str, float]:
+    """Trains the adapter on every user turn and saves it under `out/user`; arguments as for `experts.train_experts`.
+
+    Returns:
+        Loss on the user turns of the test split before and after, in nats a token.
+    """
+    model, tokenizer = load_base(base)
+    written = list_conversations(conversations)
+    train, dev = (
+        [
+            example
+            for conversation in written
+            if conversation["split"] == split
+            and (example := encode_user(tokenizer, conversation, settings["longest"])) is not None
+        ]
+        for split in ("train", "test")
+    )
+    return tune_adapter(model, tokenizer, train, dev, settings, out / ADAPTER, seed, base=base)
+
+
+def encode_user(tokenizer: Any, conversation: dict[str, Any], longest: int) -> dict[str, list[int]] | None:
+    """Encodes a conversation with its roles swapped, as a simulated user sees it; the user's turns carry loss."""
+    persona = {"who": conversation["persona"], "wants": conversation["theme"]}
+    turns = show_other_side(persona, conversation["turns"])
+    return encode_example(tokenizer, turns, lambda index: turns[index]["role"] == "assistant", longest)
