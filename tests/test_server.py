@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -24,13 +25,19 @@ from empathy_agent.server import connect_server, cut_messages
 
 pytestmark = [
     pytest.mark.allow_hosts(["127.0.0.1"]),
-    # A server that dies in mid-reply leaves the client's socket to the garbage collector, in whichever test that runs.
+    # A server that dies in mid-reply leaves the client's socket to the garbage collector, which `_collect` calls here.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 SERVED = {"factual": "served-factual", "compassionate": "served-compassionate", "encouraging": "served-encouraging"}
 GRIEF = "My dad died last week and I can't stop crying"
 SETTINGS = Settings(max_new_tokens=8, temperature=0, max_revisions=0)
 CODE = Path(__file__).with_name("openai_server.py")
+
+
+@pytest.fixture(autouse=True)
+def _collect() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 def start(model: Path, adapters: Path, port: str = "0") -> tuple[subprocess.Popen[str], str]:
@@ -127,6 +134,16 @@ def test_a_fault_of_one_expert_is_tried_again_then_answered_by_the_base(
     state = chat()
     assert state["route"] == "prompt"
     assert state["route_reason"].startswith("adapter: the server at")
+
+
+def test_a_base_that_refuses_the_pattern_in_its_prompt_answers_bare(
+    chat: Callable[..., dict[str, Any]], fail: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(server_module, "RETRIES", 0)
+    fail("400", 2, model="tiny")
+    state = chat(replace(SETTINGS, expert="encouraging"))  # which the server does not have
+    assert state["route"] == "base"
+    assert state["route_reason"].startswith("there is no adapter 'encouraging'; prompt: the server at")
 
 
 def test_a_busy_server_is_asked_again_with_back_off(

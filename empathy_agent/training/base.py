@@ -9,6 +9,7 @@ import json
 import math
 import random
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,11 +174,15 @@ def train_base(
     torch.manual_seed(seed)
     rng = random.Random(seed)
     if not (checkpoint / "train.npy").exists():
-        public = list(weigh(read_conversations(data), settings["weights"], rng))
+        # By id, not by chance: a run that goes on from another keeps out the same conversations.
+        kept_out, public = [], []
+        for conversation in weigh(read_conversations(data), settings["weights"], rng):
+            share = zlib.crc32(str(conversation.get("id")).encode()) / 2**32
+            (kept_out if share < settings["dev_share"] else public).append(conversation)
+        random.Random(0).shuffle(kept_out)
         rng.shuffle(public)
-        held_out = int(len(public) * settings["dev_share"])
         written = [c for c in list_conversations(conversations) if c["split"] == "train"] if conversations else []
-        train_split = public[held_out:] + written * settings["written"]
+        train_split = public + written * settings["written"]
         rng.shuffle(train_split)
         if start:
             tokenizer = AutoTokenizer.from_pretrained(start)
@@ -185,7 +190,7 @@ def train_base(
             texts = [turn["content"] for c in train_split[: len(train_split) // 2] for turn in c["turns"]]
             tokenizer = train_tokenizer(texts, settings["vocab_size"])
         tokenizer.save_pretrained(out)
-        np.save(checkpoint / "dev.npy", pack_conversations(tokenizer, public[:held_out]))
+        np.save(checkpoint / "dev.npy", pack_conversations(tokenizer, kept_out))
         np.save(checkpoint / "train.npy", pack_conversations(tokenizer, train_split))
     tokenizer = AutoTokenizer.from_pretrained(out)
     length, batch_size = settings["sequence_length"], settings["batch_size"]
