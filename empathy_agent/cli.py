@@ -15,6 +15,8 @@ from empathy_agent import __version__
 from empathy_agent.errors import EmpathyAgentError, InputError
 from empathy_agent.turns import clean_text
 
+MEASURED = (["evaluate", "readings"], ["evaluate", "experts"])  # commands of two words
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
@@ -47,6 +49,22 @@ def build_parser() -> argparse.ArgumentParser:
             "readings", help="measure the readings on what they were not trained on (also as `evaluate readings`)"
         )
     )
+
+    experts = commands.add_parser(
+        "experts", help="measure the expert adapters by themselves (also as `evaluate experts`)"
+    )
+    experts.add_argument(
+        "--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)"
+    )
+    experts.add_argument("--split", default="test", metavar="NAME", help="which of them (default: %(default)s)")
+    experts.add_argument("--limit", type=int, metavar="N", help="about so many of them")
+    experts.add_argument("--model", metavar="M", help="folder or hub id of the base (default: empathy-nano)")
+    experts.add_argument("--adapters", metavar="DIR", help="folder with one LoRA adapter per expert")
+    experts.add_argument("--candidates", type=int, default=4, metavar="N", help="n of best of n (default: %(default)s)")
+    experts.add_argument("--judge", metavar="DIR", help="heads of an independent judge (default: the shipped check)")
+    experts.add_argument("--out", required=True, metavar="DIR", help="experts.json, experts.md and replies.jsonl")
+    experts.add_argument("--seed", type=int, default=0)
+    experts.add_argument("--json", action="store_true", help="print the report as JSON")
 
     evaluate = commands.add_parser("evaluate", help="compare systems over scripted or simulated users")
     evaluate.add_argument(
@@ -236,7 +254,7 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = build_parser().parse_args(given[1:] if given[:2] == ["evaluate", "readings"] else given)
+    options = build_parser().parse_args(given[1:] if given[:2] in MEASURED else given)
     options.given = sys.argv[1:] if arguments is None else arguments
     # Progress bars of the libraries would write between the lines of a conversation.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

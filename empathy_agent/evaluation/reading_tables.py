@@ -29,9 +29,9 @@ def write_report(report: Row, out: Path) -> list[Path]:
     return [out / name for name in files]
 
 
-def write_tables(report: Row) -> str:
+def write_tables(report: Row, title: str = "Readings") -> str:
     """The report as Markdown: one table of figures per reading, the confusion matrix, the sources and the worst errors."""
-    parts = ["# Readings", f"`{report['command']}`", _describe(report["versions"] | {"seed": report["seed"]})]
+    parts = [f"# {title}", f"`{report['command']}`", _describe(report["versions"] | {"seed": report["seed"]})]
     parts.append("Intervals are 95 %, by a bootstrap over conversations (1,000 draws).")
     for name, section in report["sections"].items():
         rows = [
