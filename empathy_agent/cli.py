@@ -162,6 +162,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--adapters", metavar="DIR", help="adapters that train preference starts from")
     train.add_argument("--only", metavar="A,B", help="names of the experts to train (default: all)")
+    train.add_argument(
+        "--activated", action="store_true", help="experts as activated LoRA: a change of expert reads nothing again"
+    )
+    train.add_argument(
+        "--four-bit", action="store_true", help="hold the experts' base in 4 bits (extra `four-bit`, GPU)"
+    )
     train.add_argument("--out", required=True, metavar="DIR")
     train.add_argument("--minutes", type=float, default=75, help="time budget of the base (default: %(default)s)")
     train.add_argument("--start", metavar="DIR", help="folder of an earlier base that train base goes on from")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empathy_agent.content import find_weights
-from empathy_agent.errors import ModelError
+from empathy_agent.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,21 +47,28 @@ def fingerprint_base(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_base(model: str | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
+def load_base(model: str | None = None, *, four_bit: bool = False) -> tuple[Any, PreTrainedTokenizerBase]:
     """Loads a causal language model and its tokenizer by folder or hub id; None is the shipped `empathy-nano`.
 
     Only safetensors are read and no code of the model's repository is run.
 
+    Args:
+        model: Folder or hub id.
+        four_bit: Whether its weights are held in 4 bits (NF4, by bitsandbytes), for training adapters on a GPU.
+
     Raises:
         ModelError: It cannot be loaded, or its tokenizer has no chat template.
+        MissingExtraError: bitsandbytes is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name = model or str(find_weights("nano"))
+    name, quantized = model or str(find_weights("nano")), _build_four_bit() if four_bit else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        base = AutoModelForCausalLM.from_pretrained(name, dtype="auto", use_safetensors=True, trust_remote_code=False)
+        base = AutoModelForCausalLM.from_pretrained(
+            name, dtype="auto", use_safetensors=True, trust_remote_code=False, **quantized
+        )
     except Exception as error:
         raise ModelError(
             f"cannot load the model {name}: {type(error).__name__}: {error}. Give a folder in the hub's format with "
@@ -72,9 +79,28 @@ def load_base(model: str | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
             f"the tokenizer of {name} has no chat template: choose a chat or instruct model, or add "
             "chat_template.jinja to its folder"
         )
+    if four_bit:
+        return base.eval(), tokenizer
     if not all(bool(torch.isfinite(p).all()) for p in base.parameters()):
         raise ModelError(f"the weights of {name} hold values that are not finite: the file is damaged, fetch it again")
     return base.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def _build_four_bit() -> dict[str, Any]:
+    from importlib.util import find_spec
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not find_spec("bitsandbytes"):
+        raise MissingExtraError("--four-bit needs bitsandbytes: pip install 'empathy-agent[four-bit]'")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": config}
 
 
 def find_adapters(folder: Path) -> dict[str, Path]:

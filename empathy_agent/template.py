@@ -141,6 +141,28 @@ def find_turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return first if added is not None and added.special else None
 
 
+def find_invocation(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Returns the tokens that the template writes before every assistant's content, which invoke an activated adapter.
+
+    Raises:
+        ModelError: The template writes nothing there.
+    """
+    user, reply = Turn(role="user", content="a"), Turn(role="assistant", content="b")
+    before, asked, answered = (
+        [token for piece, _ in encode_chat(tokenizer, turns, reply_follows=follows) for token in piece]
+        for turns, follows in (([user], False), ([user], True), ([user, reply], False))
+    )
+    tokens = asked[len(before) :]
+    # A prompt for a reply may say more than the template writes before one of the past, such as an empty thought.
+    while tokens and not any(answered[i : i + len(tokens)] == tokens for i in range(len(answered))):
+        tokens = tokens[:-1]
+    if not tokens:
+        raise ModelError(
+            f"the chat template of {tokenizer.name_or_path} opens replies with nothing: train a plain adapter"
+        )
+    return tokens
+
+
 def _encode_content(tokenizer: PreTrainedTokenizerBase, content: str) -> list[int]:
     """Encodes text so that no added token comes of it, whether the tokenizer calls that token special or not."""
     ids: list[int] = tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]

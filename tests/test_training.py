@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 from empathy_agent.content import find_content
 from empathy_agent.engine import EmpathyEngine
-from empathy_agent.errors import InputError
+from empathy_agent.errors import InputError, MissingExtraError, ModelError
 from empathy_agent.models import fingerprint_base, load_base, load_model
 from empathy_agent.tasks import load_tasks
+from empathy_agent.template import find_invocation
 from empathy_agent.training.base import train_base
 from empathy_agent.training.corpus import IGNORED, pack_conversations, read_conversations
-from empathy_agent.training.examples import encode_example
+from empathy_agent.training.examples import build_examples, encode_example
 from empathy_agent.training.experts import shows_pattern, train_experts
 from empathy_agent.training.preference import train_preference
 from empathy_agent.training.user import encode_user, train_user
@@ -30,6 +31,7 @@ TINY = {
     "alpha": 8,
     "dropout": 0.0,
     "modules": ["q_proj", "v_proj", "down_proj"],
+    "activated": False,
     "passes": 1,
     "longest": 1500,
     "epochs": 1,
@@ -90,8 +92,9 @@ def test_every_expert_has_turns_that_show_its_pattern():
     assert min(shown.values()) > 500
 
 
+@pytest.mark.parametrize("activated", [False, True])
 def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(
-    tiny_model: Path, few: Path, tmp_path: Path, monkeypatch: Any
+    tiny_model: Path, few: Path, tmp_path: Path, monkeypatch: Any, activated: bool
 ):
     import empathy_agent.training.tuning as tuning
 
@@ -110,7 +113,7 @@ def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(
         conversations=few,
         out=tmp_path,
         tasks=load_tasks(),
-        settings=TINY,
+        settings={**TINY, "activated": activated},
         experts=["compassionate"],
     )
     adapters = {name: moved for name, moved in seen["moved"].items() if "lora_" in name}
@@ -120,7 +123,50 @@ def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(
     assert results["compassionate"]["dev_loss_after"] < results["compassionate"]["dev_loss_before"]
     card = json.loads((tmp_path / "compassionate" / "expert.json").read_text(encoding="utf-8"))
     assert card["base_fingerprint"] == fingerprint_base(load_base(str(tiny_model))[0])
-    assert load_model(str(tiny_model), tmp_path).adapters == ["compassionate"]
+    served = load_model(str(tiny_model), tmp_path)
+    assert served.adapters == ["compassionate"]
+    assert served.rows is not None
+    prompt = [1, 4, 7, 8, 5]  # <|begin|> <|user|> … <|assistant|>
+    assert served.rows.find_start("compassionate", prompt) == (4 if activated else 0)
+
+
+def test_what_invokes_an_activated_adapter_is_what_opens_every_reply(tiny_model: Path):
+    _, tokenizer = load_base(str(tiny_model))
+    assert tokenizer.convert_ids_to_tokens(find_invocation(tokenizer)) == ["<|assistant|>"]
+    thinking = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    tokenizer.chat_template = thinking + "{% if add_generation_prompt %}<|assistant|><thought></thought>{% endif %}"
+    assert tokenizer.convert_ids_to_tokens(find_invocation(tokenizer)) == ["<|assistant|>"]
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(ModelError, match="opens replies with nothing: train a plain adapter"):
+        find_invocation(tokenizer)
+
+
+def test_a_sequence_of_an_activated_adapter_ends_with_the_one_reply_it_teaches(tiny_model: Path):
+    _, tokenizer = load_base(str(tiny_model))
+    turns = [{"role": r, "content": f"{r} {n}"} for n in range(5) for r in ("user", "assistant")]
+    examples = list(
+        build_examples(
+            tokenizer,
+            [{"turns": turns}],
+            lambda conversation, index: index in (1, 9),
+            None,
+            described=0,
+            longest=500,
+            one_reply=True,
+        )
+    )
+    first, last = (tokenizer.decode(example["input_ids"]) for example in examples)
+    assert first == "<|begin|><|user|>user 0<|end|><|assistant|>assistant 0<|end|>"
+    assert last.startswith("<|begin|><|user|>user 2<|end|>")
+    assert last.endswith("<|assistant|>assistant 4<|end|>")
+    for example, said in zip(examples, ("assistant 0<|end|>", "assistant 4<|end|>"), strict=True):
+        assert tokenizer.decode([token for token in example["labels"] if token != IGNORED]) == said
+
+
+def test_four_bits_need_bitsandbytes_and_say_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'empathy-agent\[four-bit\]'"):
+        load_base(str(tiny_model), four_bit=True)
 
 
 def test_preferences_move_the_adapter_but_not_its_reference_and_are_noted_in_the_card(

@@ -93,8 +93,9 @@ def run(options: argparse.Namespace) -> int:
             conversations=conversations,
             out=out,
             tasks=load_tasks(),
-            settings=settings["experts"],
+            settings=settings["experts"] | ({"activated": True} if options.activated else {}),
             experts=options.only.split(",") if options.only else None,
+            four_bit=options.four_bit,
             seed=options.seed,
         )
     print(json.dumps(found, indent=2))

@@ -42,8 +42,9 @@ def read_conversations(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def list_conversations(folder: Path) -> list[dict[str, Any]]:
-    """The written conversations of a folder, without the files that hold single messages."""
+    """The written conversations of a folder, and those of its subfolder `plain`, without the files of single messages."""
     files = [path for path in sorted(folder.glob("*.jsonl")) if path.stem not in SINGLES]
+    files += sorted(folder.glob("plain/*.jsonl"))
     return [conversation for path in files for conversation in read_conversations(path)]
 
 

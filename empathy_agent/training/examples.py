@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from empathy_agent.exemplars import ExemplarIndex
 
 Encoded = dict[str, list[int]]
+BEFORE = 5  # turns before the reply of a sequence that teaches one reply
 
 
 def encode_example(
@@ -84,8 +85,9 @@ def build_examples(
     *,
     described: float,
     longest: int,
+    one_reply: bool = False,
 ) -> Iterator[Encoded]:
-    """Encodes each conversation once.
+    """Encodes each conversation once, or once for each reply.
 
     Args:
         tokenizer: The base's tokenizer.
@@ -94,7 +96,11 @@ def build_examples(
         writer: Writes system prompts; None leaves them out.
         described: Share of system prompts that describe the pattern.
         longest: Tokens of a sequence at most.
+        one_reply: Whether a sequence ends with the one turn that carries loss, after at most `BEFORE` others, as an activated
+            adapter needs it: it acts from its last invocation on.
     """
+    if one_reply:
+        conversations, learned = list(_end_with_reply(conversations, learned)), _is_last
     for conversation in conversations:
         system = (
             [Turn(role="system", content=writer.write(conversation, described))]
@@ -108,3 +114,17 @@ def build_examples(
 
         if example := encode_example(tokenizer, turns, pick, longest):
             yield example
+
+
+def _end_with_reply(
+    conversations: Sequence[dict[str, Any]], learned: Callable[[dict[str, Any], int], bool]
+) -> Iterator[dict[str, Any]]:
+    for conversation in conversations:
+        for index in range(len(conversation["turns"])):
+            if learned(conversation, index):
+                first = max(0, index - BEFORE) // 2 * 2  # a user's turn
+                yield {**conversation, "turns": conversation["turns"][first : index + 1]}
+
+
+def _is_last(conversation: dict[str, Any], index: int) -> bool:
+    return index == len(conversation["turns"]) - 1

@@ -29,6 +29,7 @@ def train_experts(
     tasks: Tasks,
     settings: dict[str, Any],
     experts: list[str] | None = None,
+    four_bit: bool = False,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
     """Trains adapters for any causal language model with a chat template and saves each under `out/<expert>`.
@@ -39,6 +40,7 @@ def train_experts(
         out: Folder of the adapters.
         tasks: Task profiles, which say which expert answers at which level.
         settings: The `[experts]` table of `settings.toml`.
+        four_bit: Whether the frozen base is held in 4 bits (QLoRA, arXiv 2305.14314), on a GPU.
         experts: Names of the experts to train; None trains all.
         seed: Seed of system prompts, weights and order.
 
@@ -54,7 +56,7 @@ def train_experts(
         raise InputError(f"no expert {', '.join(unknown)}: choose from {', '.join(tasks.patterns)}")
     results: dict[str, dict[str, float]] = {}
     for expert in experts or list(tasks.patterns):
-        model, tokenizer = load_base(base)
+        model, tokenizer = load_base(base, four_bit=four_bit)
         writer = SystemWriter(encoder, build_index(encoder), seed)
 
         def learned(conversation: dict[str, Any], index: int, expert: str = expert) -> bool:
@@ -71,6 +73,7 @@ def train_experts(
                     writer,
                     described=0.0,
                     longest=settings["longest"],
+                    one_reply=settings["activated"],
                 )
             ]
             for split, passes in (("train", settings["passes"]), ("test", 1))

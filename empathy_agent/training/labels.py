@@ -105,7 +105,7 @@ def list_examples(conversations: Path, data: Path | None, labels: Path | None, s
         examples["danger"].append(Example(turns, {"danger": row["category"]}, row["id"], row["split"], extra=extra))
     for row in _read_rows(conversations / "peers.jsonl") * PEERS:
         for reply in row["replies"]:
-            rated = {"level": [reply["level"]], "mechanisms": [reply["mechanisms"][name] / 2 for name in MECHANISMS]}
+            rated = _label_reply(reply)
             examples["judge"].append(Example(_say(row["text"]), rated, row["id"], row["split"], reply["content"]))
     if data:
         for name, example in _read_public(data, rng):
@@ -150,12 +150,16 @@ def _read_conversation(conversation: dict[str, Any]) -> Iterator[tuple[str, Exam
 
 
 def _label_reply(empathy: dict[str, Any]) -> dict[str, Any]:
-    rated = [empathy["dimensions"][name] for name in DIMENSIONS]
-    return {
+    labels = {
         "level": [empathy["level"]],
+        "mechanisms": [empathy["mechanisms"][name] / 2 for name in MECHANISMS],
+    }
+    if "dimensions" not in empathy:  # plain conversations are not rated by dimension
+        return labels
+    rated = [empathy["dimensions"][name] for name in DIMENSIONS]
+    return labels | {
         "dimensions": [-1.0 if value is None else (value - 1) / 4 for value in rated],
         "applies": [float(value is not None) for value in rated],
-        "mechanisms": [empathy["mechanisms"][name] / 2 for name in MECHANISMS],
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empathy_agent.models import CARD, fingerprint_base
+from empathy_agent.template import find_invocation
 from empathy_agent.training.corpus import IGNORED
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def tune(
             return (loss, {}) if return_outputs else loss
 
     on_cpu = not torch.cuda.is_available()
-    plain = on_cpu and not any(getattr(model.config, name, None) for name in SCALED)
+    # PEFT finds the invocation of an activated adapter in its own forward, which the shorter way goes past.
+    activated = any(getattr(c, "alora_invocation_tokens", None) for c in getattr(model, "peft_config", {}).values())
+    plain = on_cpu and not activated and not any(getattr(model.config, name, None) for name in SCALED)
     if on_cpu:
         model.set_attn_implementation("eager")  # its backward pass is faster than the fused kernel's at these lengths
     arguments = TrainingArguments(
@@ -121,8 +124,12 @@ def tune_adapter(
     *,
     base: str | None,
 ) -> dict[str, float]:
-    """Trains a LoRA adapter on the frozen `model`, saves it with its card under `out`, and returns what `tune` does."""
-    from peft import LoraConfig, get_peft_model
+    """Trains a LoRA adapter on the frozen `model`, saves it with its card under `out`, and returns what `tune` does.
+
+    With `settings["activated"]` it is an activated one (aLoRA, arXiv 2504.12397), invoked by what the chat template writes before
+    a reply.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     fingerprint = fingerprint_base(model)
     lora = LoraConfig(
@@ -131,9 +138,11 @@ def tune_adapter(
         lora_dropout=settings["dropout"],
         target_modules=settings["modules"],
         task_type="CAUSAL_LM",
+        alora_invocation_tokens=find_invocation(tokenizer) if settings.get("activated") else None,
     )
     print(f"{out.name}: {len(train)} sequences", flush=True)
-    adapted = get_peft_model(model.float(), lora)
+    four_bit = getattr(model, "is_loaded_in_4bit", False)
+    adapted = get_peft_model(prepare_model_for_kbit_training(model) if four_bit else model.float(), lora)
     measured = tune(adapted, tokenizer, train, dev, settings, out / "checkpoints", seed)
     content = json.dumps([example["input_ids"] for example in train])
     card = {

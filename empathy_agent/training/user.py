@@ -36,6 +36,6 @@ def train_user(
 
 def encode_user(tokenizer: Any, conversation: dict[str, Any], longest: int) -> dict[str, list[int]] | None:
     """Encodes a conversation with its roles swapped, as a simulated user sees it; the user's turns carry loss."""
-    persona = {"who": conversation["persona"], "wants": conversation["theme"]}
+    persona = {"who": conversation.get("persona", "a person"), "wants": conversation["theme"]}
     turns = show_other_side(persona, conversation["turns"])
     return encode_example(tokenizer, turns, lambda index: turns[index]["role"] == "assistant", longest)
