@@ -80,6 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="base, prompt, experts, recorded, NAME=module:graph or NAME=provider:model (default: %(default)s)",
     )
     evaluate.add_argument("--out", required=True, metavar="DIR", help="report.json, report.md, report.html and records")
+    evaluate.add_argument(
+        "--transcripts", metavar="F.md", help="also write the conversations of the last of --systems, to be read"
+    )
     evaluate.add_argument("--records", metavar="DIR", help="make the report of records, and play nothing")
     evaluate.add_argument("--ablations", metavar="A,B|all", help="also play experts with one part left out")
     evaluate.add_argument("--turns", type=int, metavar="N", help="user turns at most (default: all, 10 of a persona)")

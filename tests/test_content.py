@@ -11,8 +11,10 @@ from empathy_agent.content import find_content
 from empathy_agent.errors import InputError
 from empathy_agent.exemplars import load_exemplars
 from empathy_agent.honesty import find_violations
+from empathy_agent.need import PARTS
 from empathy_agent.prompts import load_prompt, write_prompt
 from empathy_agent.safety import CATEGORIES
+from empathy_agent.synthesis.corpus import read_rows
 from empathy_agent.tasks import UNKNOWN, load_tasks
 
 
@@ -55,3 +57,27 @@ def test_a_broken_exemplar_names_its_line(tmp_path: Path):
         load_exemplars(tmp_path)
     with pytest.raises(InputError, match="no exemplars in"):
         load_exemplars(tmp_path / "empty")
+
+
+def test_plain_conversations_are_whole_honest_and_near_the_levels_of_their_tasks():
+    tasks, replies, ids = load_tasks(), [], []
+    for task, profile in tasks.profiles.items():
+        if task == UNKNOWN:
+            continue
+        rows = read_rows(find_content("prompts").parent / "conversations" / "plain" / f"{task}.jsonl")
+        levels = []
+        for row in rows:
+            assert (row["task"], row["expert"]) == (task, profile.expert)
+            assert [turn["role"] for turn in row["turns"]] == ["user", "assistant"] * (len(row["turns"]) // 2)
+            for user, reply in zip(row["turns"][::2], row["turns"][1::2], strict=True):
+                assert user["emotion"] in PARTS, row["id"]
+                assert user["cause"] in user["content"], row["id"]
+                assert 0 <= user["need"] <= 1
+                assert not find_violations(reply["content"]), row["id"]
+                levels.append(reply["empathy"]["level"])
+                replies.append(reply["content"])
+        ids += [row["id"] for row in rows]
+        assert {row["split"] for row in rows} == {"train", "dev"}, "the test split is measured elsewhere"
+        assert abs(sum(levels) / len(levels) - profile.desired) < 0.03
+    assert len(set(ids)) == len(ids) > 2000
+    assert len(set(replies)) == len(replies)

@@ -18,6 +18,7 @@ from empathy_agent.evaluation import evaluating, judging, playing
 from empathy_agent.evaluation.remembering import remember
 from empathy_agent.evaluation.scenarios import Scenario
 from empathy_agent.evaluation.systems import System, build_app, list_systems
+from empathy_agent.evaluation.transcripts import write_transcripts
 from empathy_agent.settings import Settings
 
 SETTINGS = Settings(max_new_tokens=12, temperature=0, max_revisions=0)
@@ -77,6 +78,21 @@ def test_any_app_is_played_judged_and_measured(engine: EmpathyEngine, tmp_path: 
     assert len(replies[0]["needed"]) == len(replies[0]["delivered"]) == 3
     assert report["judge_cards"]["learned"]["independent"] is not False
     json.dumps(report, allow_nan=False)
+
+
+def test_transcripts_hold_every_turn_as_it_was_with_its_state(engine: EmpathyEngine, tmp_path: Path, apps: Any):
+    played = play(engine, tmp_path / "records", "warm=their_apps:warm,experts")
+    report = evaluating.evaluate(played, engine=engine, scenarios=SAID, command=["empathy-agent", "evaluate", "a b"])
+    text = write_transcripts(report, "experts")
+    assert "    empathy-agent evaluate 'a b'" in text
+    for conversation in report["systems"]["experts"]["conversations"]:
+        assert f"## {conversation['id']}" in text
+        for turn in conversation["turns"]:
+            assert " ".join(turn["content"].split()) in text
+    assert "adapter, need 0." in text
+    assert ", adapter" not in write_transcripts(report, "warm")
+    with pytest.raises(InputError, match="no system 'cold' in the report: it has warm, experts"):
+        write_transcripts(report, "cold")
 
 
 def test_what_was_played_is_not_played_again_and_more_can_be_added(engine: EmpathyEngine, tmp_path: Path, apps: Any):

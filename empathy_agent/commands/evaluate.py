@@ -80,6 +80,14 @@ def run(options: argparse.Namespace) -> int:
         command=["empathy-agent", *options.given],
     )
     _write(out, report)
+    if options.transcripts:
+        from empathy_agent.evaluation.transcripts import write_transcripts
+
+        text = write_transcripts(report, list(played.systems)[-1])
+        try:
+            Path(options.transcripts).write_text(text, encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise InputError(f"cannot write {options.transcripts}: {error}") from error
     return _show_report(out, report)
 
 

@@ -6,10 +6,10 @@ import hashlib
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from empathy_agent import judge
 from empathy_agent.engine import EmpathyEngine
+from empathy_agent.evaluation.reading_chats import judge_many, measure_chats
 from empathy_agent.evaluation.reading_scores import measure_spearman
 from empathy_agent.evaluation.reading_section import Row, Section, list_worst, mean_of, on_rows
 from empathy_agent.generative_judge import judge_replies
@@ -37,7 +37,7 @@ def measure_judge(
     if unseen and (unseen / "epitome_dev.jsonl").is_file():
         _measure_epitome(engine, section, read_rows(unseen / "epitome_dev.jsonl"))
     if labels and (labels / "ieval_half.jsonl").is_file():
-        _measure_chats(engine, section, read_rows(labels / "ieval_half.jsonl"), trained)
+        measure_chats(engine, section, read_rows(labels / "ieval_half.jsonl"), trained)
     return section
 
 
@@ -157,7 +157,7 @@ def _measure_epitome(engine: EmpathyEngine, section: Section, rows: list[Row]) -
 
     posts = [row["turns"][0]["text"] for row in rows]
     answers = [row["turns"][1]["text"] for row in rows]
-    found = _judge_many(
+    found = judge_many(
         engine, [([Turn(role="user", content=post)], answer) for post, answer in zip(posts, answers, strict=True)]
     )
     groups = [row["id"].split("_")[0] for row in rows]  # answers to one post are no independent ones
@@ -185,51 +185,6 @@ def _measure_epitome(engine: EmpathyEngine, section: Section, rows: list[Row]) -
         lambda row: (row["human"], round(row["summed"], 2), abs(row["summed"] - row["human"])),
         own=False,
     )
-
-
-def _measure_chats(engine: EmpathyEngine, section: Section, rows: list[Row], trained: set[str]) -> None:
-    """The judge's mean over a chat's replies against the person who chatted (iEval).
-
-    EU is "understood my emotions", ER "responded appropriately"; the empathy score is their mean.
-    """
-    import numpy as np
-
-    flat = [
-        ([Turn(role=t["role"], content=t["content"]) for t in row["turns"][:at]], turn["content"], number)
-        for number, row in enumerate(rows)
-        for at, turn in enumerate(row["turns"])
-        if turn["role"] == "assistant"
-    ]
-    judged = _judge_many(engine, [(turns, reply) for turns, reply, _ in flat])
-    by_chat: list[list[Assessment]] = [[] for _ in rows]
-    for (*_, number), assessment in zip(flat, judged, strict=True):
-        by_chat[number].append(assessment)
-    seen = any(row["id"] in trained for row in rows)
-    note = "TRAINED ON, not cross-validated" if seen else "zero-shot; people's ratings of their own chats"
-    people = [row["id"].split("/")[1].split("-")[0] for row in rows]
-    ratings = {key: np.asarray([float(row["ratings"][key]) for row in rows]) for key in ("EU", "ER")}
-    ratings["mean of EU and ER"] = (ratings["EU"] + ratings["ER"]) / 2
-    wanted: list[tuple[str, str, Any]] = [
-        ("level", "mean of EU and ER", lambda a: a["level"]),
-        ("affective_understanding", "EU", lambda a: a["dimensions"]["affective_understanding"]),
-        ("response_appropriateness", "ER", lambda a: a["dimensions"]["response_appropriateness"]),
-    ]
-    for name, rating, get in wanted:
-        values = [[value for a in chat if (value := get(a)) is not None] for chat in by_chat]
-        own = [i for i, given in enumerate(values) if given]
-        mean = np.asarray([np.mean(values[i]) for i in own])
-        score = partial(on_rows, measure_spearman, mean, ratings[rating][own])
-        section.add(f"iEval, {name} and {rating}, Spearman", score, [people[i] for i in own], note)
-
-
-def _judge_many(engine: EmpathyEngine, cases: list[tuple[list[Turn], str]]) -> list[Assessment]:
-    """Judges each reply; texts are encoded in full batches beforehand, in parts that the encoder remembers."""
-    found = []
-    for start in range(0, len(cases), 1024):
-        part = cases[start : start + 1024]
-        engine.encoder.encode([text for turns, reply in part for text in (*(t["content"] for t in turns), reply)])
-        found += [judge.judge_reply(engine.heads["judge"], engine.encoder, turns, reply) for turns, reply in part]
-    return found
 
 
 def _prefer(lead: float) -> float:

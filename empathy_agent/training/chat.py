@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_agent.models import load_base
-from empathy_agent.training.corpus import list_conversations, read_conversations
+from empathy_agent.training.corpus import list_conversations, pick_half, read_conversations
 from empathy_agent.training.examples import SystemWriter, build_examples
 from empathy_agent.training.tuning import tune
 
@@ -31,8 +31,8 @@ def train_chat(
 
     Args:
         base: Folder of the base from stage 1.
-        conversations: Folder of the written conversations; their train split is read `settings["passes"]` times,
-            each time under another system prompt.
+        conversations: Folder of the written conversations; the half of their train split that `settings["half"]` names is read
+            `settings["passes"]` times, each time under another system prompt.
         data: Folder of public conversations, of which `settings["public"]` are mixed in, or None.
         out: Folder of the chat model.
         settings: The `[chat]` table of `settings.toml`.
@@ -49,7 +49,8 @@ def train_chat(
     encoder = Encoder(remembered=100_000)
     writer = SystemWriter(encoder, build_index(encoder), seed)
     written = list_conversations(conversations)
-    train = [c for c in written if c["split"] == "train"]
+    # The experts read both halves: what they add to the base is then more than what it has read already.
+    train = [c for c in written if c["split"] == "train" and pick_half(c["id"]) == settings["half"]]
 
     def learned(conversation: dict[str, Any], index: int) -> bool:
         return conversation["turns"][index]["role"] == "assistant"
