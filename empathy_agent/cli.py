@@ -171,6 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--four-bit", action="store_true", help="hold the experts' base in 4 bits (extra `four-bit`, GPU)"
     )
+    train.add_argument("--settings", metavar="F.toml", help="change settings of training/settings.toml")
     train.add_argument("--out", required=True, metavar="DIR")
     train.add_argument("--minutes", type=float, default=75, help="time budget of the base (default: %(default)s)")
     train.add_argument("--start", metavar="DIR", help="folder of an earlier base that train base goes on from")

@@ -199,3 +199,17 @@ def test_settings_are_read_as_json_or_text():
         read_settings(["system=magic"])
     with pytest.raises(InputError, match="cannot resume a stopped reply"):
         read_settings(["review=true"])
+
+
+def test_settings_of_training_are_changed_by_a_file_and_only_known_ones(tmp_path: Path):
+    from empathy_agent.commands.train import read_tables
+
+    file = tmp_path / "mine.toml"
+    file.write_text("[experts]\nrank = 8\n")
+    assert read_tables(file)["experts"] == read_tables(None)["experts"] | {"rank": 8}
+    file.write_text("[experts]\nranks = 8\n")
+    with pytest.raises(InputError, match=r"\[experts\] has no ranks: there are rank, alpha"):
+        read_tables(file)
+    file.write_text("[chef]\nrank = 8\n")
+    with pytest.raises(InputError, match=r"no table \[chef\]: there are base, "):
+        read_tables(file)

@@ -16,11 +16,11 @@ SETTINGS = Path(__file__).parent.parent / "training" / "settings.toml"
 
 def run(options: argparse.Namespace) -> int:
     """Trains what was asked for."""
-    settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    settings = read_tables(Path(options.settings) if options.settings else None)
     out, conversations = Path(options.out), Path(options.conversations)
     data = Path(options.data) if options.data else None
     labels = Path(options.labels) if options.labels else None
-    print(f"settings from {SETTINGS.name}; conversations from {conversations}; out to {out}")
+    print(f"settings from {options.settings or SETTINGS.name}; conversations from {conversations}; out to {out}")
     found: Any
     if options.what == "base":
         from empathy_agent.training.base import train_base
@@ -100,3 +100,25 @@ def run(options: argparse.Namespace) -> int:
         )
     print(json.dumps(found, indent=2))
     return 0
+
+
+def read_tables(changes: Path | None) -> dict[str, Any]:
+    """The settings of training, with those that a file of the same form changes.
+
+    Raises:
+        InputError: The file cannot be read, or names a table or a setting that there is not.
+    """
+    tables = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    if changes is None:
+        return tables
+    try:
+        changed = tomllib.loads(changes.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {changes} as TOML: {error}") from error
+    for table, values in changed.items():
+        if not isinstance(values, dict) or table not in tables:
+            raise InputError(f"{changes}: no table [{table}]: there are {', '.join(tables)}")
+        if unknown := sorted(set(values) - set(tables[table])):
+            raise InputError(f"{changes}: [{table}] has no {', '.join(unknown)}: there are {', '.join(tables[table])}")
+        tables[table] |= values
+    return tables

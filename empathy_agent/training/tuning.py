@@ -32,6 +32,7 @@ def build_arguments(settings: dict[str, Any], out: Path, seed: int) -> dict[str,
         "per_device_train_batch_size": settings["batch_size"],
         "per_device_eval_batch_size": settings["batch_size"],
         "gradient_accumulation_steps": settings.get("accumulate", 1),
+        "gradient_checkpointing": settings.get("checkpointing", False),
         "learning_rate": settings["learning_rate"],
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings["warmup_steps"],
@@ -141,8 +142,11 @@ def tune_adapter(
         alora_invocation_tokens=find_invocation(tokenizer) if settings.get("activated") else None,
     )
     print(f"{out.name}: {len(train)} sequences", flush=True)
-    four_bit = getattr(model, "is_loaded_in_4bit", False)
-    adapted = get_peft_model(prepare_model_for_kbit_training(model) if four_bit else model.float(), lora)
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = prepare_model_for_kbit_training(model)
+    elif model.device.type == "cpu":  # a GPU trains beside the base as it is; a CPU is slow in bfloat16
+        model = model.float()
+    adapted = get_peft_model(model, lora)
     measured = tune(adapted, tokenizer, train, dev, settings, out / "checkpoints", seed)
     content = json.dumps([example["input_ids"] for example in train])
     card = {
