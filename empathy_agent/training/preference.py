@@ -105,7 +105,6 @@ def train_preference(
         print(f"{expert}: {len(train)} pairs", flush=True)
         arguments = DPOConfig(
             **build_arguments(settings, out / expert / "checkpoints", seed) | {"remove_unused_columns": True},
-            activation_checkpointing=settings.get("activation_checkpointing", False),
             beta=settings["beta"],
             max_length=settings["longest"],
             truncation_mode="keep_start",
