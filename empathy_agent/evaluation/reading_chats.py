@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from empathy_agent import judge
+from empathy_agent import judge, need
 from empathy_agent.engine import EmpathyEngine
 from empathy_agent.evaluation.reading_scores import measure_spearman
 from empathy_agent.evaluation.reading_section import Row, Section, on_rows
 from empathy_agent.state import Assessment
-from empathy_agent.turns import Turn
+from empathy_agent.turns import Turn, list_texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,50 +59,59 @@ def measure_chats(engine: EmpathyEngine, section: Section, rows: list[Row], trai
         "iEval, learned from the judge and the words, and mean of EU and ER, Spearman",
         score,
         people,
-        f"cross-validated by worker, {FOLDS} folds; ridge and trees",
+        f"cross-validated by worker, {FOLDS} folds; ridge, support vectors and trees",
     )
 
 
 def build_chat_features(
     engine: EmpathyEngine, rows: Sequence[Row], by_chat: Sequence[Sequence[Assessment]]
 ) -> np.ndarray:
-    """Features of each chat: mean and last assessment, mean embeddings of both sides, the person's last words, lengths."""
+    """Features of each chat: its replies as the judge reads them and by form, the person's need, and embeddings of both sides."""
     import numpy as np
 
     features = []
     for row, assessments in zip(rows, by_chat, strict=True):
-        read = np.asarray(
-            [
-                [a["level"], *((value or 3) / 5 for value in a["dimensions"].values()), *a["mechanisms"].values()]
-                for a in assessments
-            ]
-        )
-        said, answered = (
-            [turn["content"] for turn in row["turns"] if turn["role"] == role] for role in ("user", "assistant")
-        )
+        turns = [Turn(role=turn["role"], content=turn["content"]) for turn in row["turns"]]
+        said, answered = (list_texts(turns, role) for role in ("user", "assistant"))
+        judged = [
+            [a["level"], *((value or 3) / 5 for value in a["dimensions"].values()), *a["mechanisms"].values()]
+            for a in assessments
+        ]
+        form = [judge.measure_form(text) for text in (*answered, *said)]
+        inputs = [
+            need.build_features(engine.encoder, turns[: at + 1]) for at, t in enumerate(turns) if t["role"] == "user"
+        ]
+        needed = np.concatenate([group.mean for group in engine.heads["need"].read(np.stack(inputs)).values()], axis=1)
         users, replies = engine.encoder.encode(said), engine.encoder.encode(answered)
         close = float(np.mean([u @ r for u, r in zip(users, replies, strict=False)]))
-        words = [np.log1p(np.mean([len(text.split()) for text in texts])) for texts in (said, answered)]
-        form = [*words, len(said[-1].split()) / 20, close, len(set(answered)) / len(answered)]
-        features.append(
-            np.concatenate([read.mean(0), read[-1], form, replies.mean(0), users.mean(0), users[-1], replies[-1]])
-        )
+        whole = [close, len(set(answered)) / len(answered), len(said)]
+        reads = [*_ends(judged), *_ends(needed), np.mean(form[: len(answered)], 0), *_ends(form[len(answered) :])]
+        features.append(np.concatenate([whole, *reads, *_ends(replies), *_ends(users)]))
     return np.stack(features).astype(np.float32)
 
 
+def _ends(rows: Any) -> list[np.ndarray]:
+    """Mean and last of some rows of numbers."""
+    import numpy as np
+
+    return [np.mean(rows, axis=0), np.asarray(rows[-1])]
+
+
 def fit_unseen_people(features: np.ndarray, ratings: np.ndarray, people: Sequence[str]) -> np.ndarray:
-    """Predicts each rating by learners that saw no chat of the same person: the mean of ridge and trees, standardized."""
+    """Predicts each rating by learners that saw no chat of the same person: the mean of three, standardized."""
     import numpy as np
     from sklearn.ensemble import ExtraTreesRegressor
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVR
 
     found = np.zeros(len(ratings))
     for train, test in GroupKFold(FOLDS).split(features, ratings, people):
         learners = (
             make_pipeline(StandardScaler(), Ridge(2000.0)),
+            make_pipeline(StandardScaler(), SVR()),
             ExtraTreesRegressor(400, min_samples_leaf=3, max_features=0.3, random_state=0, n_jobs=1),
         )
         for learner in learners:
