@@ -53,6 +53,8 @@ def measure_chats(engine: EmpathyEngine, section: Section, rows: list[Row], trai
         mean = np.asarray([np.mean(values[i]) for i in own])
         score = partial(on_rows, measure_spearman, mean, ratings[rating][own])
         section.add(f"iEval, {name} and {rating}, Spearman", score, [people[i] for i in own], note)
+    if len(set(people)) < FOLDS:
+        return
     learned = fit_unseen_people(build_chat_features(engine, rows, by_chat), ratings["mean of EU and ER"], people)
     score = partial(on_rows, measure_spearman, learned, ratings["mean of EU and ER"])
     section.add(
