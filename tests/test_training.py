@@ -33,6 +33,7 @@ TINY = {
     "modules": ["q_proj", "v_proj", "down_proj"],
     "activated": False,
     "passes": 1,
+    "plain_passes": 1,
     "longest": 1500,
     "epochs": 1,
     "batch_size": 1,

@@ -12,6 +12,8 @@ from empathy_agent.training.corpus import list_conversations
 from empathy_agent.training.examples import SystemWriter, build_examples
 from empathy_agent.training.tuning import tune_adapter
 
+PLAIN = "plain-"  # beginning of the ids of plain conversations
+
 
 def shows_pattern(tasks: Tasks, conversation: dict[str, Any], index: int, expert: str) -> bool:
     """Whether an assistant turn is one that `expert` would have been chosen for, by its task and its level."""
@@ -19,6 +21,16 @@ def shows_pattern(tasks: Tasks, conversation: dict[str, Any], index: int, expert
     if turn["role"] != "assistant":
         return False
     return tasks.choose_expert(conversation["task"], turn["empathy"]["level"]) == expert
+
+
+def repeat(conversations: list[dict[str, Any]], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The train split, each conversation as often as it is read: plain ones `plain_passes` times, the others `passes`."""
+    return [
+        conversation
+        for conversation in conversations
+        if conversation["split"] == "train"
+        for _ in range(settings["plain_passes" if conversation["id"].startswith(PLAIN) else "passes"])
+    ]
 
 
 def train_experts(
@@ -63,20 +75,18 @@ def train_experts(
             return shows_pattern(tasks, conversation, index, expert)
 
         train, dev = (
-            [
-                example
-                for _ in range(passes)
-                for example in build_examples(
+            list(
+                build_examples(
                     tokenizer,
-                    [c for c in written if c["split"] == split],
+                    conversations_read,
                     learned,
                     writer,
                     described=0.0,
                     longest=settings["longest"],
                     one_reply=settings["activated"],
                 )
-            ]
-            for split, passes in (("train", settings["passes"]), ("test", 1))
+            )
+            for conversations_read in (repeat(written, settings), [c for c in written if c["split"] == "test"])
         )
         results[expert] = tune_adapter(model, tokenizer, train, dev, settings, out / expert, seed, base=base)
     return results
