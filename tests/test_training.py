@@ -34,6 +34,7 @@ TINY = {
     "activated": False,
     "passes": 1,
     "plain_passes": 1,
+    "most": 100,
     "longest": 1500,
     "epochs": 1,
     "batch_size": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,21 @@ from empathy_agent.training.tuning import tune_adapter
 def train_user(
     *, base: str | None, conversations: Path, out: Path, settings: dict[str, Any], seed: int = 0
 ) -> dict[str, float]:
-    """Trains the adapter on every user turn and saves it under `out/user`; arguments as for `experts.train_experts`.
+    """Trains the adapter on the user turns of some conversations and saves it under `out/user`.
+
+    Arguments are those of `experts.train_experts`.
 
     Returns:
         Loss on the user turns of the test split before and after, in nats a token.
     """
     model, tokenizer = load_base(base)
-    written = list_conversations(conversations)
+    rows: dict[str, list[Any]] = {"train": [], "test": [], "dev": []}
+    for conversation in list_conversations(conversations):
+        rows[conversation["split"]].append(conversation)
+    random.Random(seed).shuffle(rows["train"])
     train, dev = (
-        [
-            example
-            for conversation in written
-            if conversation["split"] == split
-            and (example := encode_user(tokenizer, conversation, settings["longest"])) is not None
-        ]
-        for split in ("train", "test")
+        [e for c in chosen if (e := encode_user(tokenizer, c, settings["longest"])) is not None]
+        for chosen in (rows["train"][: settings["most"]], rows["test"])
     )
     return tune_adapter(model, tokenizer, train, dev, settings, out / ADAPTER, seed, base=base)
 
