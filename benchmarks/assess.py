@@ -45,8 +45,7 @@ def run(conversations: Path, count: int, repeats: int) -> dict[str, Any]:
         return time.perf_counter() - began
 
     rows: list[dict[str, float]] = []
-    list(assess_conversations(engine, chosen))
-    texts = [list(encoder._remembered) for encoder in encoders]  # what assess has encoded, each once
+    texts = [record_texts(encoder, lambda: list(assess_conversations(engine, chosen))) for encoder in encoders]
     for _ in range(repeats):
         assessed = clock(lambda: list(assess_conversations(engine, chosen)))
         encoded = clock(encode_all)
@@ -62,6 +61,24 @@ def run(conversations: Path, count: int, repeats: int) -> dict[str, Any]:
         "target": 0.6,
         "repeats": repeats,
     }
+
+
+def record_texts(encoder: Any, work: Callable[[], Any]) -> list[str]:
+    """Every text that `work` has the encoder read, each once."""
+    found: dict[str, None] = {}
+    encode = encoder._model.encode
+
+    def watch(texts: list[str], **arguments: Any) -> Any:
+        found.update(dict.fromkeys(texts))
+        return encode(texts, **arguments)
+
+    encoder._remembered.clear()
+    encoder._model.encode = watch
+    try:
+        work()
+    finally:
+        del encoder._model.encode
+    return list(found)
 
 
 if __name__ == "__main__":

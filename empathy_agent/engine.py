@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from empathy_agent.content import find_weights
+from empathy_agent.decoding import Decoding
 from empathy_agent.tasks import DEFAULT_TASKS, Tasks, load_tasks
 
 if TYPE_CHECKING:
@@ -148,8 +149,13 @@ class EmpathyEngine:
                 seed=seed,
             )
         if self._chat_model is None and chat_model is not self.fallback:
-            sampling = {"temperature": settings.temperature, "max_tokens": settings.max_new_tokens, "seed": seed}
-            return chat_model.bind(**sampling, **({"model": self._server[1][adapter]} if adapter else {}))
+            return chat_model.bind(
+                temperature=settings.temperature,
+                top_p=Decoding.top_p,
+                max_tokens=settings.max_new_tokens,
+                seed=seed,
+                **({"model": self._server[1][adapter]} if adapter else {}),
+            )
         return chat_model
 
     @property

@@ -23,6 +23,8 @@ from empathy_agent.replies import Reply
 from empathy_agent.turns import ROLES, Turn
 from empathy_agent.worker import Worker
 
+IDENTIFYING = {"adapters", "adapter", "temperature", "top_p", "repetition_penalty", "max_new_tokens", "seed", "stop"}
+
 
 class ExpertChatModel(BaseChatModel):
     """Chat model over a base with LoRA expert adapters; all instances on one engine share its batching worker.
@@ -69,7 +71,8 @@ class ExpertChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.model or "empathy-nano", "adapter": self.adapter, "temperature": self.temperature}
+        # All that a reply depends on: LangChain's cache tells models apart by it.
+        return {"model": self.model or "empathy-nano", **self.model_dump(include=IDENTIFYING)}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return LangSmithParams(

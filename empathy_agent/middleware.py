@@ -24,6 +24,7 @@ from empathy_agent.nodes import Nodes, write_guidance
 from empathy_agent.rewording import Wording, extend_system, instruct_expert, reword_draft
 from empathy_agent.settings import Settings, get_settings
 from empathy_agent.state import Assessment, Drift, EmpathyState, Exemplar, Need, Route, Safety, Task
+from empathy_agent.telemetry import observe_node
 from empathy_agent.turns import LONGEST_MESSAGE
 
 try:
@@ -40,6 +41,17 @@ except ImportError as error:
     raise MissingExtraError('EmpathyMiddleware needs langchain: pip install "empathy-agent[langchain]"') from error
 
 Mode = Literal["prompt", "adapter", "polish"]
+
+
+OBSERVED = (
+    "screen_message",
+    "hand_off",
+    "recognize_task",
+    "estimate_need",
+    "retrieve_exemplars",
+    "assess_reply",
+    "track_drift",
+)
 
 
 class EmpathyAgentState(AgentState[Any]):
@@ -113,6 +125,8 @@ class EmpathyMiddleware(AgentMiddleware[EmpathyAgentState, Any, Any]):
             raise InputError(f"mode is {mode!r}: choose one of {', '.join(get_args(Mode))}")
         self.mode: Mode = mode
         self.nodes = Nodes(engine or get_engine())
+        for name in OBSERVED:
+            setattr(self.nodes, name, observe_node(getattr(self.nodes, name)))
         self.settings = settings
 
     @hook_config(can_jump_to=["end"])
@@ -165,8 +179,12 @@ class EmpathyMiddleware(AgentMiddleware[EmpathyAgentState, Any, Any]):
             response = await handler(call.request)
         return await asyncio.to_thread(self._finish, call, response)
 
+    @hook_config(can_jump_to=["model"])
     def after_agent(self, state: EmpathyAgentState, runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Assesses the reply and tracks drift; waits for a person where the settings say so."""
+        """Assesses the reply and tracks drift; waits for a person where the settings say so.
+
+        A person who changes the aim instead of the words has the reply written again.
+        """
         if not state.get("awaits_assessment"):
             return None
         settings = self._get_settings(runtime.context)
@@ -180,6 +198,10 @@ class EmpathyMiddleware(AgentMiddleware[EmpathyAgentState, Any, Any]):
             return update
         spoken = [m for m in state["messages"] if not _is_summary(m)]
         assessed = self.nodes.assess_reply(_view(state, messages=spoken, revisions=[]), runtime)
+        if "assessment" not in assessed:
+            aimed = _view(state, **assessed, messages=spoken[:-1])
+            again = {key: assessed[key] for key in ("need", "desired", "target", "expert", "messages")}
+            return again | self.nodes.retrieve_exemplars(aimed, runtime) | {"jump_to": "model"}
         update["assessment"] = assessed["assessment"]
         if assessed["messages"][0] != reply:  # a person edited it
             update["messages"] = assessed["messages"]

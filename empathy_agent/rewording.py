@@ -63,19 +63,16 @@ def reword_draft(
     while _is_plain(draft) and best["miss"] > settings.tolerance and wording["attempts"] <= settings.max_revisions:
         # The writer's seed moves with its own attempts; the direction of the prompt comes from the last draft, whoever wrote it.
         tried = cast(EmpathyState, {**state, "revisions": [{}] * wording["attempts"]})
-        chosen, writer = nodes.choose_writer(tried, settings)
-        guide = instruct_expert(system, cast(EmpathyState, {**state, "revisions": drafts}), chosen, settings)
-        prompt: list[AnyMessage] = [
-            *([guide] if guide else []),
-            *said,
-            HumanMessage(write_prompt("polish", draft=text)),
-        ]
         wording["attempts"] += 1
         try:
-            written = writer.invoke(prompt, {"tags": [TAG_NOSTREAM]})
-        except (InputError, ModelError):
-            raise  # a mistake in the set-up, which the draft would hide
+            chosen, writer = nodes.choose_writer(tried, settings)
+            guide = instruct_expert(system, cast(EmpathyState, {**state, "revisions": drafts}), chosen, settings)
+            asked: list[AnyMessage] = [*said, HumanMessage(write_prompt("polish", draft=text))]
+            written = writer.invoke([guide, *asked] if guide else asked, {"tags": [TAG_NOSTREAM]})
         except Exception as error:
+            # A mistake in the set-up, which the draft would hide; a server may be back at the next turn.
+            if isinstance(error, InputError) or (isinstance(error, ModelError) and not nodes.engine.base_url):
+                raise
             wording["changes"].append(f"failed with {type(error).__name__}")
             break
         reply = str(written.text).strip()

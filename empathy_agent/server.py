@@ -185,6 +185,7 @@ def connect_server(
         max_retries=RETRIES,
         timeout=openai.Timeout(SILENCE, connect=CONNECT),
         streaming=True,
+        stream_usage=True,
     )
     try:
         with clear_errors(base_url, "its list of models"):

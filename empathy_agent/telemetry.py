@@ -41,7 +41,12 @@ class _Instruments:
 
 @lru_cache(maxsize=1)
 def _find_instruments() -> _Instruments | None:
-    return build_instruments() if find_spec("opentelemetry") else None
+    return build_instruments() if _is_installed() else None
+
+
+def _is_installed() -> bool:
+    """Whether the API is there: other packages put something into its namespace, too."""
+    return bool(find_spec("opentelemetry") and find_spec("opentelemetry.metrics"))
 
 
 def build_instruments(tracers: Any = None, meters: Any = None) -> _Instruments:
@@ -69,7 +74,7 @@ def build_instruments(tracers: Any = None, meters: Any = None) -> _Instruments:
 
 def observe_node(node: Node) -> Node:
     """Wraps a node in a span named after it; returns the node itself where OpenTelemetry is not installed."""
-    if not find_spec("opentelemetry"):
+    if not _is_installed():
         return node
 
     @functools.wraps(node)

@@ -128,6 +128,8 @@ class Worker:
         with self._changed:
             if self._closed:
                 raise ReplyError("the worker is closed: make a new engine")
+            if not self._thread.is_alive():
+                raise ReplyError("the worker's thread is not in this process: make the engine after forking")
             if sum(not prompt.cancelled for prompt in self._waiting) >= self.max_queued:
                 raise OverloadedError(
                     f"{self.max_queued} replies are waiting already: try again later, or raise max_queued"

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from empathy_agent.commands.chat import read_settings
+from empathy_agent.commands.chat import read_served_as, read_settings
 from empathy_agent.commands.simulate import LOCAL
 from empathy_agent.commands.synthesize import load_chat_model, show_progress
 from empathy_agent.errors import InputError
@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
         model=options.model,
         adapters=options.adapters,
         base_url=options.base_url,
+        served_as=read_served_as(options.served_as),
         tasks=options.tasks or DEFAULT_TASKS,
     )
     sys.path.insert(0, str(Path.cwd()))  # module:attribute is also looked for in the working directory

@@ -6,13 +6,13 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from empathy_agent.commands.chat import read_settings
+from empathy_agent.commands.chat import read_served_as, read_settings
 from empathy_agent.commands.synthesize import load_chat_model, show_progress
 from empathy_agent.settings import Settings
 from empathy_agent.simulation.planning import Plan, load_personas, plan_sessions
@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
         model=options.model,
         adapters=options.adapters,
         base_url=options.base_url,
+        served_as=read_served_as(options.served_as),
         user_model=options.user_model,
         settings=settings,
     )
@@ -65,7 +66,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def cast_sessions(
-    *, model: str | None, adapters: str | None, base_url: str | None, user_model: str, settings: Settings
+    *,
+    model: str | None,
+    adapters: str | None,
+    base_url: str | None,
+    user_model: str,
+    settings: Settings,
+    served_as: Mapping[str, str] | None = None,
 ) -> Callable[[Plan], SessionSpec]:
     """Builds the engine, and returns what makes a plan a session over it.
 
@@ -75,6 +82,7 @@ def cast_sessions(
         base_url: Server in place of a local base.
         user_model: `local`, or a chat model as `provider:model`.
         settings: The agent's settings.
+        served_as: Names under which that server serves the experts.
     """
     from empathy_agent.engine import EmpathyEngine
     from empathy_agent.graph import build_graph
@@ -83,7 +91,7 @@ def cast_sessions(
     from empathy_agent.simulation.personas import ADAPTER, local_user, model_user
 
     chat_model = None if user_model == LOCAL else load_chat_model(user_model, "--user-model")
-    engine = EmpathyEngine(model=model, adapters=adapters, base_url=base_url)
+    engine = EmpathyEngine(model=model, adapters=adapters, base_url=base_url, served_as=served_as)
     engine.load()
     if chat_model is None and ADAPTER not in engine.experts:
         print(
