@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
@@ -190,6 +191,18 @@ class EmpathyEngine:
         from empathy_agent.server import connect_server
 
         return connect_server(str(self.base_url), self.model, self._served_as)
+
+    def hash_weights(self) -> str:
+        """A short hash of the weights of a local base, its adapters and the heads; only of the heads where others write."""
+        folders = [self._heads]
+        if self._chat_model is None and not self.base_url:
+            base = Path(self.model) if self.model else find_weights("nano")
+            folders += [base, Path(self.adapters)] if self.adapters else [base]
+            folders += [] if self.model or self.adapters else [find_weights("experts")]
+        digest = hashlib.sha256(str(self.model).encode())
+        for path in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:16]
 
     def load(self) -> None:
         """Loads every part now, so that the first turn does not wait."""

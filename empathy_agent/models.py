@@ -138,7 +138,7 @@ def load_model(model: str | None = None, adapters: Path | str | None = None) -> 
     fingerprint = fingerprint_base(base)
     peft_model: PeftModel | None = None
     for expert, path in find_adapters(Path(adapters) if adapters else find_weights("experts")).items():
-        _check_adapter(path, name, fingerprint)
+        check_adapter(path, name, fingerprint)
         try:
             if peft_model is None:
                 peft_model = PeftModel.from_pretrained(base, path, adapter_name=expert, use_safetensors=True)
@@ -151,7 +151,7 @@ def load_model(model: str | None = None, adapters: Path | str | None = None) -> 
     return LocalModel(name, stacked.eval(), tokenizer, rows, context)
 
 
-def _check_adapter(path: Path, base: str, fingerprint: str) -> None:
+def check_adapter(path: Path, base: str, fingerprint: str) -> None:
     if not (path / "adapter_model.safetensors").is_file():
         raise ModelError(
             f"{path} has no adapter_model.safetensors: only safetensors are read, convert or copy it again"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -102,6 +101,7 @@ def _load_rater(name: str, out: Path) -> Any:
 def _write(out: Path, report: dict[str, Any]) -> None:
     """Writes the three files, each beside its place and then moved there."""
     from empathy_agent.evaluation.page import write_page
+    from empathy_agent.evaluation.reading_tables import write_files
     from empathy_agent.evaluation.summary import write_summary
 
     texts = {
@@ -110,11 +110,7 @@ def _write(out: Path, report: dict[str, Any]) -> None:
         "report.html": write_page(report),
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            unfinished = out / f"{name}.unfinished"
-            unfinished.write_text(text, encoding="utf-8", errors="replace")
-            os.replace(unfinished, out / name)
+        write_files(out, texts)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}") from error
 

@@ -52,7 +52,7 @@ def write_card(
     saw = _read_card(folder / CARD)
     reasons = []
     if picker is not None and _is_same(head, picker):
-        reasons.append("a system chooses among its drafts with this judge (max_revisions above 0)")
+        reasons.append("a system chooses among its drafts with this judge (candidates or max_revisions)")
     for path in sorted(adapters.glob("*/expert.json")) if adapters else []:
         if sha256 in _list_texts(_read_card(path)):
             reasons.append(f"expert {path.parent.name} was trained on what this judge preferred")
@@ -73,7 +73,8 @@ def check_independent(card: Mapping[str, Any]) -> None:
     if card["independent"] is False:
         raise InputError(
             f"--judge {card['name']} is no independent check: {'; '.join(card['reasons'])}. Give one that was trained on other "
-            "folds, play with --set max_revisions=0, or leave --judge out to have the numbers with that said beside them"
+            "folds, play with --set candidates=1 --set max_revisions=0, or leave --judge out to have the numbers with that said "
+            "beside them"
         )
 
 

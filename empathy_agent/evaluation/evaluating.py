@@ -14,7 +14,7 @@ from empathy_agent.errors import InputError
 from empathy_agent.evaluation import ablations, cards, judging, playing
 from empathy_agent.evaluation.report import build_report
 from empathy_agent.evaluation.scenarios import Scenario, hash_files
-from empathy_agent.evaluation.systems import System, build_app
+from empathy_agent.evaluation.systems import System, build_app, get_played_settings, picks_among_drafts
 from empathy_agent.heads import Head
 from empathy_agent.settings import Settings
 
@@ -79,8 +79,10 @@ def play(
     """
     from empathy_agent.simulation import learned_judge, local_user, model_user
 
-    own = any(system.source == "graph" for system in systems)
-    picks = settings.max_revisions > 0 and (own or bool(ablated))
+    used = {system.name: get_played_settings(system, settings) for system in systems}
+    changed = {name: ablations.ablate(name, engine, settings) for name in ablated}
+    own = [asdict(used[system.name]) for system in systems if system.source == "graph"]
+    picks = any(map(picks_among_drafts, [*own, *(asdict(other) for _, other in changed.values())]))
     choose_judge(judge, engine, hash_files(files) if files else None, picks)
     personas = any(scenario.persona for scenario in scenarios)
     build_user = partial(model_user, user_model) if user_model else partial(local_user, engine)
@@ -90,15 +92,16 @@ def play(
         "model": engine.model,
         "adapters": engine.adapters,
         "base_url": engine.base_url,
+        "weights_sha256": engine.hash_weights(),
         "user": describe_chat_model(user_model) if user_model else "local" if personas else None,
     }
 
-    def run(name: str, app: Callable[..., Any], source: str, used: Settings, folder: Path) -> playing.Records:
+    def run(name: str, app: Callable[..., Any], source: str, given: Settings, folder: Path) -> playing.Records:
         specs = playing.list_specs(
             scenarios, app, turns=turns, seed=seed, build_user=build_user, emotion_judge=emotion_judge
         )
         sessions = {scenario.id: scenario.fingerprint for scenario in scenarios}
-        whole = {"sessions": sessions, "source": source, "played": plan, "settings": asdict(used)}
+        whole = {"sessions": sessions, "source": source, "played": plan, "settings": asdict(given)}
         return playing.play_system(specs, folder / f"{name}.jsonl", whole, concurrency, partial(on_record, name))
 
     # Everything is built before anything is played, so that a mistake does not show after hours.
@@ -110,12 +113,11 @@ def play(
     }
     if any(source == "graph" for _, source in apps.values()):
         engine.load()  # else the first replies would seem slow
-    played = {name: run(name, app, source, settings, out) for name, (app, source) in apps.items()}
+    played = {name: run(name, app, source, used[name], out) for name, (app, source) in apps.items()}
     without = {}
-    for name in ablated:
-        other, changed = ablations.ablate(name, engine, settings)
-        app = build_app(System("experts", "graph"), other, changed)
-        without[name] = run(name, app, name, changed, out / playing.ABLATIONS)
+    for name, (other, its) in changed.items():
+        app = build_app(System("experts", "graph"), other, its)
+        without[name] = run(name, app, name, its, out / playing.ABLATIONS)
     found = {**recorded, **played}
     ordered = {system.name: found[system.name] for system in systems}
     return Played(ordered, without, picks, {**asdict(settings), **plan})

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empathy_agent.errors import ModelError
 from empathy_agent.evaluation.reading_section import Row, Section, mean_of
-from empathy_agent.models import find_adapters, load_base
+from empathy_agent.models import check_adapter, find_adapters, fingerprint_base, load_base
 from empathy_agent.prompts import write_prompt
 from empathy_agent.training.corpus import IGNORED
-from empathy_agent.training.examples import encode_example
-from empathy_agent.turns import Turn
+from empathy_agent.training.examples import build_examples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BASE = "base"
 BATCH = 8
 LONGEST = 1024  # tokens of a conversation that are read
+
+Encoded = tuple[int, dict[str, list[int]]]  # number of the conversation, and a sequence of it
 
 
 def read_losses(model: str | None, adapters: Path, conversations: Sequence[Row], experts: Sequence[str]) -> Row:
@@ -28,59 +30,86 @@ def read_losses(model: str | None, adapters: Path, conversations: Sequence[Row],
         `losses`, by writer an array of shape (conversations,) with nats summed over the tokens of the assistant
         turns; `tokens`, how many those are; `identical`, whether the base gives the same logits with adapters attached
         and switched off as without.
+
+    Raises:
+        ModelError: An adapter is missing or belongs to another base.
     """
     import numpy as np
     import torch
     from peft import PeftModel
 
     base, tokenizer = load_base(model)
-    system = Turn(role="system", content=write_prompt("assistant"))
-    encoded = []
-    for conversation in conversations:
-        turns = [system, *(Turn(role=t["role"], content=t["content"]) for t in conversation["turns"])]
-        example = encode_example(tokenizer, turns, lambda i, turns=turns: turns[i]["role"] == "assistant", LONGEST)
-        assert example is not None
-        encoded.append(example)
-    probe = torch.tensor([encoded[0]["input_ids"]], device=base.device)
+    found, fingerprint = find_adapters(adapters), fingerprint_base(base)
+    if missing := [expert for expert in experts if expert not in found]:
+        raise ModelError(f"{adapters} has no adapter {', '.join(missing)}: train it, or name another folder")
+    for expert in experts:
+        check_adapter(found[expert], model or "empathy-nano", fingerprint)
+    adapted: Any = None
+    probe = torch.tensor([tokenizer("Good morning. What is it about?")["input_ids"]], device=base.device)
     with torch.no_grad():
         alone = base(probe).logits
-    found = find_adapters(adapters)
-    adapted = PeftModel.from_pretrained(base, found[experts[0]], adapter_name=experts[0], use_safetensors=True)
-    for expert in experts[1:]:
-        adapted.load_adapter(found[expert], adapter_name=expert, use_safetensors=True)
-    adapted.eval()
+    for expert in experts:
+        if adapted is None:
+            adapted = PeftModel.from_pretrained(base, found[expert], adapter_name=expert, use_safetensors=True).eval()
+        else:
+            adapted.load_adapter(found[expert], adapter_name=expert, use_safetensors=True)
+    activated = any(config.alora_invocation_tokens for config in adapted.peft_config.values())
+    encoded = _encode(tokenizer, conversations, one_reply=activated)
     with torch.no_grad(), adapted.disable_adapter():
         identical = torch.equal(alone, adapted(probe).logits)
-        losses = {BASE: _sum_losses(adapted, encoded)}
+        losses = {BASE: _sum_losses(adapted, encoded, len(conversations))}
     for expert in experts:
         adapted.set_adapter(expert)
         with torch.no_grad():
-            losses[expert] = _sum_losses(adapted, encoded)
-    tokens = np.asarray([sum(label != IGNORED for label in example["labels"][1:]) for example in encoded])
+            losses[expert] = _sum_losses(adapted, encoded, len(conversations))
+    tokens = np.zeros(len(conversations))
+    for number, example in encoded:
+        tokens[number] += sum(label != IGNORED for label in example["labels"][1:])
     return {"losses": losses, "tokens": tokens, "identical": identical}
 
 
-def _sum_losses(model: Any, encoded: Sequence[dict[str, list[int]]]) -> np.ndarray:
+def _encode(tokenizer: Any, conversations: Sequence[Row], *, one_reply: bool) -> list[Encoded]:
+    """Sequences whose assistant turns carry loss; one for each reply where adapters act from their last invocation only."""
+    system = {"role": "system", "content": write_prompt("assistant")}
+
+    def is_reply(conversation: Row, index: int) -> bool:
+        return bool(conversation["turns"][index]["role"] == "assistant")
+
+    return [
+        (number, example)
+        for number, conversation in enumerate(conversations)
+        for example in build_examples(
+            tokenizer,
+            [{"turns": [system, *conversation["turns"]]}],
+            is_reply,
+            None,
+            described=0.0,
+            longest=LONGEST,
+            one_reply=one_reply,
+        )
+    ]
+
+
+def _sum_losses(model: Any, encoded: Sequence[Encoded], conversations: int) -> np.ndarray:
     import numpy as np
     import torch
 
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]["input_ids"]))
-    sums = np.zeros(len(encoded))
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        longest = len(encoded[rows[-1]]["input_ids"])
-        ids, labels, mask = (
-            torch.tensor([[*of(encoded[i]), *[fill] * (longest - len(encoded[i]["input_ids"]))] for i in rows])
-            for of, fill in (
-                (lambda e: e["input_ids"], 0),
-                (lambda e: e["labels"], IGNORED),
-                (lambda e: [1] * len(e["input_ids"]), 0),
-            )
-        )
-        logits = model(ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, :-1].float()
-        wanted = labels[:, 1:].to(model.device)
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
-        sums[rows] = loss.sum(1).cpu().numpy()
+    ordered = sorted(encoded, key=lambda pair: len(pair[1]["input_ids"]))
+    sums = np.zeros(conversations)
+    for start in range(0, len(ordered), BATCH):
+        part = ordered[start : start + BATCH]
+        longest = len(part[-1][1]["input_ids"])
+
+        def pad(name: str, value: int, part: Sequence[Encoded] = part, longest: int = longest) -> torch.Tensor:
+            return torch.tensor([e[name] + [value] * (longest - len(e[name])) for _, e in part], device=model.device)
+
+        ids, labels = pad("input_ids", 0), pad("labels", IGNORED)[:, 1:]
+        mask = torch.tensor([[i < len(e["input_ids"]) for i in range(longest)] for _, e in part], device=model.device)
+        logits = model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
+        rows, columns = torch.nonzero(labels != IGNORED, as_tuple=True)
+        loss = torch.nn.functional.cross_entropy(logits[rows, columns].float(), labels[rows, columns], reduction="none")
+        for row, nats in zip(rows.tolist(), loss.tolist(), strict=True):
+            sums[part[row][0]] += nats
     return sums
 
 
@@ -94,25 +123,25 @@ def measure_losses(read: Row, conversations: Sequence[Row], seed: int) -> Sectio
     experts = [name for name in losses if name != BASE]
     own = np.asarray([losses[expert][i] for i, expert in enumerate(owners)])
 
-    def lower_by(kept: np.ndarray, rows: np.ndarray) -> float:
-        """Share by which exp(mean loss) under the own expert is lower than under the base."""
-        at = kept[rows]
-        return float(1 - np.exp((own[at].sum() - losses[BASE][at].sum()) / tokens[at].sum()))
+    def compare(kept: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Share by which exp(mean loss) under the own expert is lower than under the base, over some of `kept`."""
+
+        def lower_by(rows: np.ndarray) -> float:
+            at = kept[rows]
+            return float(1 - np.exp((own[at].sum() - losses[BASE][at].sum()) / tokens[at].sum()))
+
+        return lower_by
 
     every = np.arange(len(ids))
-    section.add(
-        "perplexity under their own expert, lower than the base's by", lambda r: lower_by(every, r), ids, "1 is 100 %"
-    )
+    section.add("perplexity under their own expert, lower than the base's by", compare(every), ids, "1 is 100 %")
     for expert in experts:
         kept = np.flatnonzero(owners == expert)
-        section.add(
-            f"the same, {expert}",
-            lambda r, kept=kept: lower_by(kept, r),
-            [ids[i] for i in kept],
-            f"base {losses[BASE][kept].sum() / tokens[kept].sum():.3f} nats a token, "
-            f"expert {own[kept].sum() / tokens[kept].sum():.3f}",
-        )
-    best = np.asarray([min(experts, key=lambda e, i=i: losses[e][i]) == owners[i] for i in every])
+        if not len(kept):
+            continue
+        before, after = (float(sums[kept].sum() / tokens[kept].sum()) for sums in (losses[BASE], own))
+        note = f"base {before:.3f} nats a token, expert {after:.3f}"
+        section.add(f"the same, {expert}", compare(kept), [ids[i] for i in kept], note)
+    best = np.asarray([min(experts, key=lambda e, i=i: losses[e][i]) == owners[i] for i in every])  # type: ignore[misc]
     section.add("own expert is the best of all", mean_of(best), ids, "share of conversations")
     section.add(
         "base with adapters attached and off: identical logits", mean_of(np.asarray([read["identical"]])), ["probe"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from empathy_agent.errors import InputError
 from empathy_agent.evaluation.scenarios import Scenario
+from empathy_agent.evaluation.systems import picks_among_drafts
 
 Records = list[dict[str, Any]]
 PERSONA_TURNS = 10  # user turns of a simulated user where no number is given
@@ -141,7 +142,7 @@ def _read_plan(file: Path) -> dict[str, Any]:
 def _picked(plan: Mapping[str, Any], file: Path, records: Records) -> bool:
     if plan:
         own = plan["source"] == "graph" or file.parent.name == ABLATIONS
-        return own and plan["settings"]["max_revisions"] > 0
+        return own and picks_among_drafts(plan["settings"])
     return any((turn.get("state") or {}).get("assessment") for record in records for turn in record["turns"])
 
 

@@ -15,16 +15,23 @@ COLOURS = {"equal width": "#1f6feb", "adaptive": "#d1570b"}
 
 def write_report(report: Row, out: Path) -> list[Path]:
     """Writes `readings.json`, `readings.md` and `calibration.svg` into `out`, each in one move."""
-    out.mkdir(parents=True, exist_ok=True)
     curves = {name: curve for section in report["sections"].values() for name, curve in section["curves"].items()}
-    files = {
-        "readings.json": json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
-        "readings.md": write_tables(report),
-        "calibration.svg": draw_curves(curves),
-    }
+    return write_files(
+        out,
+        {
+            "readings.json": json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
+            "readings.md": write_tables(report),
+            "calibration.svg": draw_curves(curves),
+        },
+    )
+
+
+def write_files(out: Path, files: dict[str, str]) -> list[Path]:
+    """Writes texts into a folder by name, each beside its place and then moved there."""
+    out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         unfinished = out / f"{name}.unfinished"
-        unfinished.write_text(content, encoding="utf-8")
+        unfinished.write_text(content, encoding="utf-8", errors="replace")
         os.replace(unfinished, out / name)
     return [out / name for name in files]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -79,10 +79,24 @@ def build_app(system: System, engine: EmpathyEngine, settings: Settings) -> Call
     if system.source == "graph":
         from empathy_agent.graph import build_graph
 
-        # Baselines answer once: choosing among drafts by a judge is a part of the system that they are compared with.
-        plain = {} if system.name == "experts" else {"candidates": 1, "max_revisions": 0}
-        return graph_app(build_graph(engine=engine), replace(settings, system=system.name, **plain))  # type: ignore[arg-type]
+        return graph_app(build_graph(engine=engine), get_played_settings(system, settings))
     return wrap_app(load_source(system.source), settings, system.source)
+
+
+def get_played_settings(system: System, settings: Settings) -> Settings:
+    """The settings that a system is played with.
+
+    The baselines answer once: choosing among drafts by a judge is a part of the system that they are compared with.
+    """
+    if system.source != "graph":
+        return settings
+    plain = {} if system.name == "experts" else {"candidates": 1, "max_revisions": 0}
+    return replace(settings, system=system.name, **plain)  # type: ignore[arg-type]
+
+
+def picks_among_drafts(settings: Mapping[str, Any]) -> bool:
+    """Whether a graph with these settings chooses by its judge what it sends."""
+    return settings["max_revisions"] > 0 or (settings["candidates"] > 1 and settings["temperature"] > 0)
 
 
 def load_source(source: str) -> Any:

@@ -74,7 +74,7 @@ def simulate_on_ray(
     planned, lost = {plan.id: plan.seed for plan in plans}, 0
     with open_records(out) as file:
         skipped = file.skip(planned)
-        records = [record for record in file.records if record["id"] in planned]
+        records = [record for record in file.records if record["id"] in skipped]
         if left := [plan for plan in plans if plan.id not in skipped]:
             with _connected(address) as ray:
                 count = actors or max(1, int(ray.cluster_resources().get("CPU", 1)) // 2)

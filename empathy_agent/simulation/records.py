@@ -20,6 +20,8 @@ Record = dict[str, Any]
 def read_records(path: Path) -> list[Record]:
     """Reads the records of a file; a torn last line, of a run that was killed, is left out.
 
+    Of a session that failed and was played again, the last record counts.
+
     Raises:
         InputError: Another line is broken or of another schema, or the file cannot be read.
     """
@@ -44,7 +46,7 @@ def _read(path: Path) -> tuple[list[Record], int]:
         if not isinstance(record, dict) or record.get("schema") != SCHEMA or "id" not in record:
             raise InputError(f"{path}, line {number} is no record of schema {SCHEMA}: name another file")
         records.append(record)
-    return records, len(whole)
+    return list({record["id"]: record for record in records}.values()), len(whole)
 
 
 class RecordFile:
@@ -67,7 +69,7 @@ class RecordFile:
             raise InputError(f"cannot write {self._file.name}: {error}") from error
 
     def skip(self, planned: Mapping[str, int]) -> set[str]:
-        """The ids of `planned` sessions, with their seeds, that stand in the file already.
+        """The ids of `planned` sessions, with their seeds, that stand in the file already and did not fail.
 
         Raises:
             InputError: The file holds one of them under another seed.
@@ -78,7 +80,7 @@ class RecordFile:
                 raise InputError(
                     f"{self._file.name} holds session {id_} with seed {known[id_]}, not {seed}: name another file"
                 )
-        return planned.keys() & known.keys()
+        return planned.keys() & {record["id"] for record in self.records if record["status"] != "failed"}
 
 
 @contextmanager

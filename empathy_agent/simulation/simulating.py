@@ -46,7 +46,7 @@ async def simulate(
         raise InputError("two sessions have the same id: give each its own")
     with open_records(out) as file:
         skipped = file.skip(planned)
-        records = [record for record in file.records if record["id"] in planned]
+        records = [record for record in file.records if record["id"] in skipped]
         waiting = iter([spec for spec in specs if spec.id not in skipped])
         widen_executor(concurrency)
 

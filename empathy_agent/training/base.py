@@ -175,7 +175,8 @@ def train_base(
     rng = random.Random(seed)
     if not (checkpoint / "train.npy").exists():
         # By id, not by chance: a run that goes on from another keeps out the same conversations.
-        kept_out, public = [], []
+        kept_out: list[dict[str, Any]] = []
+        public: list[dict[str, Any]] = []
         for conversation in weigh(read_conversations(data), settings["weights"], rng):
             share = zlib.crc32(str(conversation.get("id")).encode()) / 2**32
             (kept_out if share < settings["dev_share"] else public).append(conversation)
