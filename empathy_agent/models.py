@@ -152,6 +152,11 @@ def load_model(model: str | None = None, adapters: Path | str | None = None) -> 
 
 
 def check_adapter(path: Path, base: str, fingerprint: str) -> None:
+    """Refuses an adapter that cannot be read or was trained on another base.
+
+    Raises:
+        ModelError: With the cure.
+    """
     if not (path / "adapter_model.safetensors").is_file():
         raise ModelError(
             f"{path} has no adapter_model.safetensors: only safetensors are read, convert or copy it again"

@@ -40,7 +40,7 @@ def test_losses_are_of_every_reply_and_adapters_change_them(
     for expert in EXPERTS:
         assert (read["losses"][expert] != read["losses"]["base"]).all()
     replies = [sum(turn["role"] == "assistant" for turn in c["turns"]) for c in few]
-    assert all(read["tokens"] > 4 * count for count in replies)
+    assert all(tokens > 4 * count for tokens, count in zip(read["tokens"], replies, strict=True))
     figures = {f["measure"]: f["value"] for f in measure_losses(read, few, 0).figures}
     assert figures["base with adapters attached and off: identical logits"] == 1
     with pytest.raises(ModelError, match="has no adapter encouraging: train it"):
