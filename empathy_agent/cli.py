@@ -86,6 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--records", metavar="DIR", help="make the report of records, and play nothing")
     evaluate.add_argument("--ablations", metavar="A,B|all", help="also play experts with one part left out")
     evaluate.add_argument("--turns", type=int, metavar="N", help="user turns at most (default: all, 10 of a persona)")
+    evaluate.add_argument(
+        "--patient", action="store_true", help="users stay for all turns, however content or lost they are"
+    )
     evaluate.add_argument("--limit", type=int, metavar="N", help="conversations at most, spread over the files")
     evaluate.add_argument("--split", metavar="NAME", help="only lines of this split")
     evaluate.add_argument("--seed", type=int, default=0)
@@ -186,6 +189,9 @@ def _add_simulate(simulate: argparse.ArgumentParser) -> None:
     simulate.add_argument("--sessions", type=int, metavar="N", help="default: one for each persona")
     simulate.add_argument(
         "--turns", type=int, default=10, metavar="T", help="user turns at most (default: %(default)s)"
+    )
+    simulate.add_argument(
+        "--patient", action="store_true", help="users stay for all turns, however content or lost they are"
     )
     simulate.add_argument(
         "--out", required=True, metavar="F.jsonl", help="one record a line, written as sessions finish"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+CHECK = "check"  # folder, in that of the heads, of the judge that checks what another judge has picked
+
+
 @dataclass(frozen=True)
 class Group:
     """One named group of outputs: `softmax` over labels, or one `number` in [0, 1] for each label."""

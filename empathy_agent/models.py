@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,9 @@ def load_base(model: str | None = None, *, four_bit: bool = False) -> tuple[Any,
         return base.eval(), tokenizer
     if not all(bool(torch.isfinite(p).all()) for p in base.parameters()):
         raise ModelError(f"the weights of {name} hold values that are not finite: the file is damaged, fetch it again")
-    return base.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    # Under `accelerate launch` each process has a GPU of its own.
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return base.to(device).eval(), tokenizer
 
 
 def _build_four_bit() -> dict[str, Any]:
@@ -100,7 +103,7 @@ def _build_four_bit() -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return {"quantization_config": config}
+    return {"quantization_config": config, "device_map": {"": int(os.environ.get("LOCAL_RANK", 0))}}
 
 
 def find_adapters(folder: Path) -> dict[str, Path]:

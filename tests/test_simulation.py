@@ -148,6 +148,8 @@ async def test_emotion_moves_with_the_judged_replies_and_ends_the_session():
     assert happy["turns"][1]["judged"] == RIGHT
     annoyed = await session(SessionSpec(**arguments, judge=judge_as(*[WRONG] * 9)))
     assert (annoyed["status"], annoyed["emotion"]) == ("left", [40.0, 30.0, 20.0, 10.0, 0.0])
+    patient = await session(SessionSpec(**arguments, judge=judge_as(*[WRONG] * 9), patient=True))
+    assert (patient["status"], len(patient["emotion"])) == ("done", 10)
 
 
 def test_a_reply_to_another_conversation_is_off_topic(engine: EmpathyEngine):

@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
                 turns=options.turns,
                 seed=options.seed,
                 concurrency=options.concurrency,
+                patient=options.patient,
                 user_model=None if options.user_model == LOCAL else load_chat_model(options.user_model, "--user-model"),
                 judge=judge,
                 files=files,

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         served_as=read_served_as(options.served_as),
         user_model=options.user_model,
         settings=settings,
+        patient=options.patient,
     )
     started = perf_counter()
     with show_progress() as progress:
@@ -73,6 +74,7 @@ def cast_sessions(
     user_model: str,
     settings: Settings,
     served_as: Mapping[str, str] | None = None,
+    patient: bool = False,
 ) -> Callable[[Plan], SessionSpec]:
     """Builds the engine, and returns what makes a plan a session over it.
 
@@ -83,6 +85,7 @@ def cast_sessions(
         user_model: `local`, or a chat model as `provider:model`.
         settings: The agent's settings.
         served_as: Names under which that server serves the experts.
+        patient: Whether users stay for all turns.
     """
     from empathy_agent.engine import EmpathyEngine
     from empathy_agent.graph import build_graph
@@ -102,7 +105,7 @@ def cast_sessions(
 
     def write(plan: Plan) -> SessionSpec:
         user = model_user(chat_model, plan.persona) if chat_model else local_user(engine, plan.persona)
-        return SessionSpec(plan.id, app, user, plan.task, plan.turns, plan.seed, plan.persona, judge)
+        return SessionSpec(plan.id, app, user, plan.task, plan.turns, plan.seed, plan.persona, judge, patient)
 
     return write
 

@@ -15,7 +15,7 @@ from empathy_agent.evaluation import ablations, cards, judging, playing
 from empathy_agent.evaluation.report import build_report
 from empathy_agent.evaluation.scenarios import Scenario, hash_files
 from empathy_agent.evaluation.systems import System, build_app, get_played_settings, picks_among_drafts
-from empathy_agent.heads import Head
+from empathy_agent.heads import CHECK, Head
 from empathy_agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def play(
     seed: int = 0,
     concurrency: int = 32,
     user_model: BaseChatModel | None = None,
+    patient: bool = False,
     judge: Path | None = None,
     files: Sequence[Path] = (),
     on_record: Progress = lambda name, record: None,
@@ -70,6 +71,7 @@ def play(
         seed: Of every session.
         concurrency: Sessions at once.
         user_model: Plays the simulated users; None is the local `user` adapter.
+        patient: Whether simulated users stay for all turns, so that long conversations are not those of survivors only.
         judge: As `evaluate` takes it, with `files`: one that it would refuse is refused before anything is played.
         files: Where the scenarios came from.
         on_record: Called with a system's name and each record as it is written.
@@ -83,12 +85,13 @@ def play(
     changed = {name: ablations.ablate(name, engine, settings) for name in ablated}
     own = [asdict(used[system.name]) for system in systems if system.source == "graph"]
     picks = any(map(picks_among_drafts, [*own, *(asdict(other) for _, other in changed.values())]))
-    choose_judge(judge, engine, hash_files(files) if files else None, picks)
+    head, _ = choose_judge(judge, engine, hash_files(files) if files else None, picks)
     personas = any(scenario.persona for scenario in scenarios)
     build_user = partial(model_user, user_model) if user_model else partial(local_user, engine)
-    emotion_judge = learned_judge(engine) if personas else None
+    emotion_judge = learned_judge(engine, head) if personas else None
     plan = {
         "turns": turns,
+        "patient": patient,
         "model": engine.model,
         "adapters": engine.adapters,
         "base_url": engine.base_url,
@@ -98,7 +101,7 @@ def play(
 
     def run(name: str, app: Callable[..., Any], source: str, given: Settings, folder: Path) -> playing.Records:
         specs = playing.list_specs(
-            scenarios, app, turns=turns, seed=seed, build_user=build_user, emotion_judge=emotion_judge
+            scenarios, app, turns=turns, seed=seed, build_user=build_user, emotion_judge=emotion_judge, patient=patient
         )
         sessions = {scenario.id: scenario.fingerprint for scenario in scenarios}
         whole = {"sessions": sessions, "source": source, "played": plan, "settings": asdict(given)}
@@ -147,7 +150,8 @@ def evaluate(
         tolerance: Absolute gap that still counts as met, in [0, 1].
         seed: Of resamples and tests.
         desired_by: See `judging.judge_records`.
-        judge: Folder of the learned judge's head, which must be independent of what it judges; None takes the shipped one.
+        judge: Folder of the learned judge's head, which must be independent of what it judges; None takes the
+            shipped one that chooses among no drafts (`heads/check`).
         rate: A second judge, as `judging.add_ratings` takes it.
         rater: Names the second judge's model.
         command: The command line, for the report.
@@ -217,7 +221,7 @@ def choose_judge(
     Raises:
         InputError: `judge` holds no head, or took part in what it would judge.
     """
-    folder = judge or find_weights("heads")
+    folder = judge or find_weights("heads") / CHECK
     adapters = Path(engine.adapters) if engine.adapters else None if engine.model else find_weights("experts")
     head = cards.load_judge(folder, engine)
     picker = engine.heads["judge"] if picks else None

@@ -25,6 +25,7 @@ def list_specs(
     seed: int,
     build_user: Callable[[dict[str, Any]], Callable[..., Any]],
     emotion_judge: Callable[..., Any] | None,
+    patient: bool = False,
 ) -> list[Any]:
     """Lists the sessions of one system: a scripted user for lines, a simulated one for a persona.
 
@@ -35,6 +36,7 @@ def list_specs(
         seed: Of every session.
         build_user: Makes the simulated user of a persona.
         emotion_judge: Moves a simulated user's emotion; scripted users have none.
+        patient: Whether simulated users stay for all turns.
     """
     from empathy_agent.simulation import SessionSpec, lines_user
 
@@ -52,6 +54,7 @@ def list_specs(
                 seed=seed,
                 persona=persona,
                 judge=emotion_judge if persona else None,
+                patient=patient,
             )
         )
     return specs

@@ -14,6 +14,7 @@ from empathy_agent.measures import measure_gap
 
 if TYPE_CHECKING:
     from empathy_agent.engine import EmpathyEngine
+    from empathy_agent.heads import Head
     from empathy_agent.turns import Turn
 
 START, SATISFIED, LEAVES = 40.0, 100.0, 10.0
@@ -81,11 +82,15 @@ def measure_on_topic(similarity: float) -> float:
     return round(min(1.0, max(0.0, (similarity - OFF_TOPIC) / (ON_TOPIC - OFF_TOPIC))), 4)
 
 
-def learned_judge(engine: EmpathyEngine) -> Judge:
+def learned_judge(engine: EmpathyEngine, head: Head | None = None) -> Judge:
     """A judge from an engine's readings: `judge(trajectory, task, persona)`, where the trajectory ends with the reply.
 
     Perceived is the learned judge's level, desired what the user's message calls for in the session's task, whatever the app
     took it for. A reply is about what the user last said or wants; one that was given before is about nothing.
+
+    Args:
+        engine: Encoder, need and task table.
+        head: A judge that did not choose what it judges; None takes the engine's own.
     """
 
     def judge(trajectory: list[dict[str, str]], task: str | None, persona: dict[str, Any] | None) -> Judged:
@@ -102,7 +107,7 @@ def learned_judge(engine: EmpathyEngine) -> Judge:
         repeated = any(turn["role"] == "assistant" and turn["content"] == reply for turn in said)
         vectors = engine.encoder.encode([reply, *wanted])
         return Judged(
-            perceived=judge_reply(engine.heads["judge"], engine.encoder, said, reply)["level"],
+            perceived=judge_reply(head or engine.heads["judge"], engine.encoder, said, reply)["level"],
             desired=choose_target(engine.tasks.get(task or ""), need, 0.0),
             on_topic=0.0 if repeated else measure_on_topic(float((vectors[1:] @ vectors[0]).max())),
         )

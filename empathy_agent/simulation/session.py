@@ -40,6 +40,7 @@ class SessionSpec:
         seed: Part of the thread's id, from which app and user take their seeds.
         persona: Who the user is, a row like those of `conversations/personas.jsonl`.
         judge: `judge(trajectory, task, persona) -> Judged` of the last reply (see `emotion.py`); None leaves emotion out.
+        patient: Whether the user stays for all turns, however content or lost: for measuring long conversations.
     """
 
     id: str
@@ -50,6 +51,7 @@ class SessionSpec:
     seed: int = 0
     persona: dict[str, Any] | None = None
     judge: Judge | None = None
+    patient: bool = False
 
     @property
     def thread_id(self) -> str:
@@ -109,7 +111,8 @@ async def _play(spec: SessionSpec, record: dict[str, Any]) -> str:
             judged = await run_in_thread(spec.judge, get_trajectory(record), spec.task, spec.persona)
             turn["judged"] = judged
             record["emotion"].append(move_emotion(record["emotion"][-1], judged))
-            if outcome := name_outcome(record["emotion"][-1]):
+            outcome = name_outcome(record["emotion"][-1])
+            if outcome and not spec.patient:
                 return outcome
     return "done"
 

@@ -25,12 +25,18 @@ BEFORE = 5  # turns before the reply of a sequence that teaches one reply
 
 
 def encode_example(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], learned: Callable[[int], bool], longest: int
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    learned: Callable[[int], bool],
+    longest: int,
+    *,
+    keep_end: bool = False,
 ) -> Encoded | None:
     """Encodes a conversation; the contents of turns that `learned` picks by index, and what ends them, carry loss.
 
     Returns:
-        `input_ids` and `labels` of equal length, cut to `longest` tokens, or None where no label is left.
+        `input_ids` and `labels` of equal length, or None where no label is left. What is longer than `longest` tokens is cut off
+        at its end, or behind its first token with `keep_end`.
     """
     ids: list[int] = []
     labels: list[int] = []
@@ -44,6 +50,8 @@ def encode_example(
             # The first control token after a learned content is the end of its turn, which the model must learn to write.
             labels += [piece[0] if ends and piece else IGNORED, *[IGNORED] * (len(piece) - 1)][: len(piece)]
         ends = picked
+    if len(ids) > longest and keep_end:
+        ids, labels = ids[:1] + ids[1 - longest :], labels[:1] + labels[1 - longest :]
     ids, labels = ids[:longest], labels[:longest]
     return {"input_ids": ids, "labels": labels} if any(label != IGNORED for label in labels) else None
 
@@ -112,7 +120,7 @@ def build_examples(
         def pick(index: int, conversation: dict[str, Any] = conversation, before: int = len(system)) -> bool:
             return index >= before and learned(conversation, index - before)
 
-        if example := encode_example(tokenizer, turns, pick, longest):
+        if example := encode_example(tokenizer, turns, pick, longest, keep_end=one_reply):
             yield example
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from empathy_agent import judge, need, recognition, safety
 from empathy_agent.encoder import Encoder
-from empathy_agent.heads import Group, Head, write_head
+from empathy_agent.heads import CHECK, Group, Head, write_head
 from empathy_agent.training.adapters import train_adapter
 from empathy_agent.training.corpus import list_conversations, pick_half
 from empathy_agent.training.labels import Example, list_examples
@@ -30,7 +30,6 @@ ADAPTED: dict[str, Callable[[Sequence[Turn]], str]] = {
     "task": recognition.write_view,
     "danger": lambda turns: safety.write_windows(turns)[0],
 }
-CHECK = "check"  # folder of the judge that checks what another judge has picked
 BATCH = 256
 PRIMARY_SHARE = 0.6
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,10 @@ def train_preference(
     for expert in experts or list(tasks.patterns):
         model, tokenizer = load_base(base)
         adapted = PeftModel.from_pretrained(
-            model.float(), str(adapters / expert), is_trainable=True, use_safetensors=True
+            model.float() if model.device.type == "cpu" else model,
+            str(adapters / expert),
+            is_trainable=True,
+            use_safetensors=True,
         )
         writer = SystemWriter(encoder, build_index(encoder), seed)
         train, test = (
@@ -117,6 +121,8 @@ def train_preference(
             processing_class=tokenizer,
         )
         reference = {name: p.clone() for name, p in adapted.named_parameters() if ".ref." in name}
+        if not reference:
+            raise ModelError("TRL made no reference adapter: this version of it cannot be used here")
         trainer.train()
         for name, parameter in adapted.named_parameters():
             if name in reference and not torch.equal(parameter, reference[name]):
@@ -130,4 +136,6 @@ def train_preference(
         card = json.loads((adapters / expert / CARD).read_text(encoding="utf-8"))
         card["preference"] = {"settings": settings, "seed": seed, "pairs": len(train), "measured": results[expert]}
         save_adapter(adapted, card, out / expert)
+        if trainer.is_world_process_zero():
+            shutil.rmtree(out / expert / "checkpoints", ignore_errors=True)
     return results

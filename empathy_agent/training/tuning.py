@@ -110,7 +110,8 @@ def tune(
     resume = any(out.glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=resume or None)
     after = trainer.evaluate()["eval_loss"]
-    shutil.rmtree(out)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(out)
     return {"dev_loss_before": round(before, 4), "dev_loss_after": round(after, 4)}
 
 
@@ -132,7 +133,8 @@ def tune_adapter(
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    fingerprint = fingerprint_base(model)
+    # Weights of 4 bits have no fingerprint that the base itself would have: the adapter then goes by the base's name.
+    fingerprint = None if getattr(model, "is_loaded_in_4bit", False) else fingerprint_base(model)
     lora = LoraConfig(
         r=settings["rank"],
         lora_alpha=settings["alpha"],
@@ -151,6 +153,7 @@ def tune_adapter(
     content = json.dumps([example["input_ids"] for example in train])
     card = {
         "base": base or "empathy-nano",
+        "revision": getattr(model.config, "_commit_hash", None),
         "base_fingerprint": fingerprint,
         "data_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "settings": settings,
@@ -162,8 +165,13 @@ def tune_adapter(
 
 
 def save_adapter(adapted: Any, card: dict[str, Any], out: Path) -> None:
-    """Saves a PEFT model's adapter in bfloat16 with its card."""
+    """Saves a PEFT model's adapter in bfloat16 with its card; of several processes the first one does."""
+    import os
+
     import torch
+
+    if int(os.environ.get("RANK", "0")):
+        return
 
     adapted.to(torch.bfloat16)
     adapted.peft_config["default"].base_model_name_or_path = card["base"]
