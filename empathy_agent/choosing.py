@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOPIC_WEIGHT = 0.3  # cost of a reply that has nothing to do with the conversation, in levels
 REPETITION_WEIGHT = 0.5  # cost of a reply that says the same words over and over, or what was said before
 UNFINISHED = 0.15  # cost of a reply that was cut off
+SAME_OPENING = 0.1  # cost of a reply that begins with the same words as one of the last
 RECENT = 4  # turns that a reply is to be about
 
 
@@ -43,6 +44,16 @@ def measure_repetition(reply: str, said: Sequence[str]) -> float:
     known = {pair for row in earlier for pair in row}
     fresh = {pair for pair in pairs if pair not in known}
     return round(1 - len(fresh) / len(pairs), 4) if pairs else 0.0
+
+
+def repeats_opening(reply: str, said: Sequence[str], words: int = 3) -> bool:
+    """Whether a reply begins with the same words as an earlier one.
+
+    >>> repeats_opening("It makes sense that", ["Yes.", "It makes sense to rest."])
+    True
+    """
+    opening = reply.lower().split()[:words]
+    return len(opening) == words and any(text.lower().split()[:words] == opening for text in said)
 
 
 def measure_costs(
@@ -71,6 +82,7 @@ def measure_costs(
         measure_miss(assessment, target)
         + TOPIC_WEIGHT * (1 - float(topic))
         + REPETITION_WEIGHT * measure_repetition(reply, said)
+        + SAME_OPENING * repeats_opening(reply, said)
         + UNFINISHED * (not whole)
         for reply, assessment, topic, whole in zip(replies, assessments, topics, finished, strict=True)
     ]

@@ -21,11 +21,12 @@ CANDIDATES = 256  # likeliest tokens among which one is drawn
 
 @dataclass(frozen=True)
 class Decoding:
-    """How one reply is sampled; `temperature` 0 is greedy, penalties of 1 are off."""
+    """How one reply is sampled; `temperature` 0 is greedy, penalties of 1 and an n-gram size of 0 are off."""
 
     temperature: float = 0.6
     top_p: float = 0.9
     repetition_penalty: float = 1.15
+    no_repeat_ngram_size: int = 6
     max_new_tokens: int = 160
     seed: int = 0
     stop: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class Decoding:
             "temperature": (0.0, 10.0, float),
             "top_p": (1e-3, 1.0, float),
             "repetition_penalty": (0.1, 10.0, float),
+            "no_repeat_ngram_size": (0, 2**31, int),
             "max_new_tokens": (1, 2**31, int),
             "seed": (0, 2**63 - 1, int),
         }
@@ -50,7 +52,8 @@ class Decoding:
 class Sampling:
     """Chooses the next tokens of a batch of replies at once, each by its own `Decoding`.
 
-    Tokens that a reply holds already are penalized (Keskar et al. 2019), banned ones never chosen, and the rest sampled among
+    Tokens that a reply holds already are penalized (Keskar et al. 2019), banned ones and those that would repeat a run of
+    `no_repeat_ngram_size` tokens never chosen, and the rest sampled among
     the `CANDIDATES` likeliest from the smallest set with probability `top_p` (Holtzman et al. 2020). What a row draws
     depends on its own seed and logits alone, not on the rows beside it.
 
@@ -64,6 +67,8 @@ class Sampling:
         self._banned = list(banned)
         self._decodings: list[Decoding] = []
         self._generators: list[torch.Generator] = []
+        self._followers: list[dict[tuple[int, ...], set[int]]] = []  # what came after each run of tokens, by row
+        self._latest: list[tuple[int, ...]] = []
         self._written = torch.zeros(0, 0, dtype=torch.long)  # (rows, steps): a reply's tokens among -1
 
     def add(self, decodings: Sequence[Decoding]) -> None:
@@ -72,12 +77,16 @@ class Sampling:
 
         self._decodings += decodings
         self._generators += [torch.Generator().manual_seed(decoding.seed) for decoding in decodings]
+        self._followers += [{} for _ in decodings]
+        self._latest += [() for _ in decodings]
         self._written = torch.cat([self._written, self._written.new_full((len(decodings), self._written.shape[1]), -1)])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops every row but `rows`."""
         self._decodings = [self._decodings[row] for row in rows]
         self._generators = [self._generators[row] for row in rows]
+        self._followers = [self._followers[row] for row in rows]
+        self._latest = [self._latest[row] for row in rows]
         written = self._written[list(rows)]
         self._written = written[:, (written >= 0).any(0)]
 
@@ -94,6 +103,9 @@ class Sampling:
             penalty = scores.new_tensor([[decoding.repetition_penalty] for decoding in decodings])
             values = scores.gather(1, seen)
             scores.scatter_(1, seen, torch.where(values > 0, values / penalty, values * penalty))
+        for row, (latest, followers) in enumerate(zip(self._latest[first:], self._followers[first:], strict=True)):
+            if said := followers.get(latest):
+                scores[row, list(said)] = float("-inf")
         tokens = scores.argmax(1)
         hot = [row for row, decoding in enumerate(decodings) if decoding.temperature]
         if hot:
@@ -101,7 +113,18 @@ class Sampling:
         column = self._written.new_full((len(self._written), 1), -1)
         column[first:, 0] = tokens.cpu()
         self._written = torch.cat([self._written, column], 1)
-        return [int(token) for token in tokens.tolist()]
+        chosen = [int(token) for token in tokens.tolist()]
+        for row, token in enumerate(chosen, first):
+            self._remember(row, token)
+        return chosen
+
+    def _remember(self, row: int, token: int) -> None:
+        before = self._decodings[row].no_repeat_ngram_size - 1
+        if before < 0:
+            return
+        if len(self._latest[row]) == before:
+            self._followers[row].setdefault(self._latest[row], set()).add(token)
+        self._latest[row] = (*self._latest[row], token)[-before:] if before else ()
 
     def _draw(self, scores: torch.Tensor, rows: list[int]) -> torch.Tensor:
         """Draws a token for each row of scores, (rows,), by the inverse of the cumulated probabilities."""

@@ -23,7 +23,7 @@ from empathy_agent.replies import Reply
 from empathy_agent.turns import ROLES, Turn
 from empathy_agent.worker import Worker
 
-IDENTIFYING = {"adapters", "adapter", "temperature", "top_p", "repetition_penalty", "max_new_tokens", "seed", "stop"}
+SAMPLING = {"temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "seed", "stop"}
 
 
 class ExpertChatModel(BaseChatModel):
@@ -44,6 +44,7 @@ class ExpertChatModel(BaseChatModel):
     temperature: float = Field(default=0.6, ge=0, le=2)
     top_p: float = Field(default=0.9, gt=0, le=1)
     repetition_penalty: float = Field(default=1.15, ge=1)
+    no_repeat_ngram_size: int = Field(default=6, ge=0)
     max_new_tokens: int = Field(default=160, ge=1)
     seed: int = 0
     stop: list[str] | None = None
@@ -72,7 +73,7 @@ class ExpertChatModel(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         # All that a reply depends on: LangChain's cache tells models apart by it.
-        return {"model": self.model or "empathy-nano", **self.model_dump(include=IDENTIFYING)}
+        return {"model": self.model or "empathy-nano", **self.model_dump(include={"adapters", "adapter", *SAMPLING})}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return LangSmithParams(
@@ -197,6 +198,7 @@ class ExpertChatModel(BaseChatModel):
             temperature=value("temperature"),
             top_p=value("top_p"),
             repetition_penalty=value("repetition_penalty"),
+            no_repeat_ngram_size=value("no_repeat_ngram_size"),
             max_new_tokens=value("max_new_tokens"),
             seed=value("seed"),
             stop=tuple(stop or value("stop") or ()),

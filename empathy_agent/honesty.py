@@ -30,6 +30,7 @@ CLAIMS: dict[str, re.Pattern[str]] = {
         r"(?:depression|anxiety disorder|bipolar|PTSD|ADHD|OCD|a personality disorder)\b",
     }.items()
 }
+SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
 QUOTED = re.compile(r'"[^"]*"|“[^”]*”')
 
 
@@ -45,3 +46,16 @@ def find_violations(reply: str) -> list[str]:
     """
     own = QUOTED.sub(" ", reply).replace("’", "'")
     return [name for name, pattern in CLAIMS.items() if pattern.search(own)]
+
+
+def remove_claims(reply: str) -> str:
+    """Leaves out the sentences of a reply that make such a claim; an honest reply is returned as it is.
+
+    >>> remove_claims("I'm so happy for you! What will you cook first?")
+    'What will you cook first?'
+    >>> remove_claims("My wife felt the same.")
+    ''
+    """
+    if not find_violations(reply):
+        return reply
+    return " ".join(sentence for sentence in SENTENCE_END.split(reply) if not find_violations(sentence))

@@ -14,6 +14,7 @@ from empathy_agent import drift, need, recognition, review, safety
 from empathy_agent.choosing import measure_costs, measure_miss
 from empathy_agent.engine import EmpathyEngine
 from empathy_agent.errors import InputError
+from empathy_agent.honesty import remove_claims
 from empathy_agent.prompts import write_prompt
 from empathy_agent.routes import SYSTEMS, write_reply
 from empathy_agent.settings import Settings, get_settings
@@ -120,7 +121,7 @@ class Nodes:
 
         reply, route, reason = write_reply(engine, SYSTEMS[settings.system], state["expert"], ask)
         answered = AIMessage(
-            clean_text(str(reply.text)).strip() or write_prompt("no_reply"),
+            remove_claims(clean_text(str(reply.text)).strip()) or write_prompt("no_reply"),
             id=drafts[0]["id"] if drafts else reply.id or str(uuid4()),
             usage_metadata=reply.usage_metadata,
             response_metadata={**reply.response_metadata, "route": route},

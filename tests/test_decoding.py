@@ -44,6 +44,20 @@ def test_written_tokens_are_penalized_and_banned_ones_never_chosen():
     assert choose(list(greedy), logits, steps=3, banned=(3,)) == [[0, 0], [1, 0], [0, 0]]
 
 
+def test_a_run_of_tokens_is_not_written_twice_and_rows_that_leave_change_nothing():
+    logits = torch.tensor([[3.0, 2.0, 1.0]])
+    greedy = Decoding(temperature=0, repetition_penalty=1.0, no_repeat_ngram_size=2)
+    said = [step[0] for step in choose([greedy], logits, steps=6)]
+    assert said == [0, 0, 1, 0, 2, 0]
+    assert [step[0] for step in choose([replace(greedy, no_repeat_ngram_size=0)], logits, steps=4)] == [0] * 4
+    sampling = Sampling(())
+    sampling.add([greedy, greedy])
+    before = [sampling.choose(logits.expand(2, 3)) for _ in range(3)]
+    sampling.keep([1])
+    after = [sampling.choose(logits)[0] for _ in range(3)]
+    assert [step[1] for step in before] + after == said
+
+
 def test_rows_that_stay_keep_what_they_wrote_and_their_generator():
     torch.manual_seed(0)
     logits = torch.randn(2, 30)

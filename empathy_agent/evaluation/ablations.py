@@ -21,8 +21,9 @@ ABLATIONS = {
     "no_drift_correction": "drift alarms change nothing",
     "no_revise": "the first draft is sent",
     "one_candidate": "no choice among candidates",
-    "universal_adapter": "one expert answers everything",
-    "wrong_expert": "every expert answers for its neighbour: a fixed permutation",
+    "one_draft": "neither: the right expert answers once, to be compared with the wrong one",
+    "universal_adapter": "one expert answers everything: the adapter `universal` where there is one, else the middle one",
+    "wrong_expert": "every expert answers once for its neighbour: a fixed permutation",
 }
 
 
@@ -33,12 +34,14 @@ def ablate(name: str, engine: EmpathyEngine, settings: Settings) -> tuple[Empath
         InputError: There is no such ablation.
     """
     settings = replace(settings, system="experts")
+    once = replace(settings, candidates=1, max_revisions=0)
     changes: dict[str, Settings] = {
         "no_retrieval": replace(settings, top_k=0),
         "no_need": replace(settings, use_need=False),
         "no_drift_correction": replace(settings, correct_drift=False),
         "no_revise": replace(settings, max_revisions=0),
         "one_candidate": replace(settings, candidates=1),
+        "one_draft": once,
     }
     if name in changes:
         return engine, changes[name]
@@ -46,7 +49,7 @@ def ablate(name: str, engine: EmpathyEngine, settings: Settings) -> tuple[Empath
         expert = UNIVERSAL if UNIVERSAL in engine.experts else choose_middle(engine.tasks)
         return _replace_tasks(engine, dict.fromkeys(engine.tasks.patterns, expert)), settings
     if name == "wrong_expert":
-        return _replace_tasks(engine, permute_experts(engine.tasks)), settings
+        return _replace_tasks(engine, permute_experts(engine.tasks)), once
     raise InputError(f"ablation {name!r} is unknown: choose {', '.join(ABLATIONS)}, or all")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from empathy_agent.errors import InputError
 from empathy_agent.judge import DIMENSIONS
+from empathy_agent.simulation.planning import check_persona
 from empathy_agent.tasks import Tasks
 from empathy_agent.turns import check_text
 
@@ -96,6 +97,7 @@ def read_scenario(row: dict[str, Any], tasks: Tasks) -> Scenario:
     if task is not None and task not in tasks.profiles:
         raise InputError(f"task {task!r} is not in the task table: known are {', '.join(tasks.profiles)}; see --tasks")
     if "turns" not in row and "who" in row:
+        check_persona(row, tasks, f"persona {name}")
         return Scenario(name, task, persona=row)
     given = row.get("turns")
     if not isinstance(given, list) or not given:

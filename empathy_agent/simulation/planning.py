@@ -45,26 +45,35 @@ def load_personas(path: Path, tasks: Tasks) -> list[dict[str, Any]]:
     seen: set[str] = set()
     for number, persona in enumerate(personas, 1):
         where = f"{path}, persona {number}"
-        if missing := [name for name in ("id", "who", "wants") if not persona.get(name)]:
-            raise InputError(f"{where}: add {', '.join(missing)}")
-        if wrong := [name for name in TEXTS if not isinstance(persona.get(name, ""), str)]:
-            raise InputError(f"{where}: {', '.join(wrong)} must be text")
-        hides = persona.get("hides") or []
-        for name, value in (
-            ("hides", [hides] if isinstance(hides, str) else hides),
-            ("lines", persona.get("lines", [])),
-        ):
-            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-                raise InputError(f"{where}: {name} must be text or a list of texts")
-        at = persona.get("discloses_at", DISCLOSES_AT)
-        if not isinstance(at, int) or isinstance(at, bool) or at < 1:
-            raise InputError(f"{where}: discloses_at is {at!r}, it must be the number of a user message, from 1")
-        if persona.get("task") and persona["task"] not in tasks.profiles:
-            raise InputError(f"{where}: no task {persona['task']!r}, known are {', '.join(tasks.profiles)}")
+        check_persona(persona, tasks, where)
         if persona["id"] in seen:
             raise InputError(f"{where}: the id {persona['id']!r} stands there twice")
         seen.add(persona["id"])
     return personas
+
+
+def check_persona(persona: dict[str, Any], tasks: Tasks, where: str) -> None:
+    """Refuses a persona that could not be played.
+
+    Raises:
+        InputError: It lacks a text, has one of another type, or names an unknown task.
+    """
+    if missing := [name for name in ("id", "who", "wants") if not persona.get(name)]:
+        raise InputError(f"{where}: add {', '.join(missing)}")
+    if wrong := [name for name in TEXTS if not isinstance(persona.get(name, ""), str)]:
+        raise InputError(f"{where}: {', '.join(wrong)} must be text")
+    hides = persona.get("hides") or []
+    for name, value in (
+        ("hides", [hides] if isinstance(hides, str) else hides),
+        ("lines", persona.get("lines", [])),
+    ):
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise InputError(f"{where}: {name} must be text or a list of texts")
+    at = persona.get("discloses_at", DISCLOSES_AT)
+    if not isinstance(at, int) or isinstance(at, bool) or at < 1:
+        raise InputError(f"{where}: discloses_at is {at!r}, it must be the number of a user message, from 1")
+    if persona.get("task") and persona["task"] not in tasks.profiles:
+        raise InputError(f"{where}: no task {persona['task']!r}, known are {', '.join(tasks.profiles)}")
 
 
 def plan_sessions(

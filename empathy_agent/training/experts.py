@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_agent.errors import InputError
+from empathy_agent.evaluation.ablations import UNIVERSAL
 from empathy_agent.models import load_base
 from empathy_agent.tasks import Tasks
 from empathy_agent.training.corpus import list_conversations
@@ -20,6 +21,8 @@ def shows_pattern(tasks: Tasks, conversation: dict[str, Any], index: int, expert
     turn = conversation["turns"][index]
     if turn["role"] != "assistant":
         return False
+    if expert == UNIVERSAL:
+        return True
     return tasks.choose_expert(conversation["task"], turn["empathy"]["level"]) == expert
 
 
@@ -53,7 +56,7 @@ def train_experts(
         tasks: Task profiles, which say which expert answers at which level.
         settings: The `[experts]` table of `settings.toml`.
         four_bit: Whether the frozen base is held in 4 bits (QLoRA, arXiv 2305.14314), on a GPU.
-        experts: Names of the experts to train; None trains all.
+        experts: Names of the experts to train, or `universal`, which learns every turn; None trains all but that.
         seed: Seed of system prompts, weights and order.
 
     Returns:
@@ -64,7 +67,7 @@ def train_experts(
 
     written = list_conversations(conversations)
     encoder = Encoder(remembered=100_000)
-    if unknown := sorted(set(experts or []) - set(tasks.patterns)):
+    if unknown := sorted(set(experts or []) - {*tasks.patterns, UNIVERSAL}):
         raise InputError(f"no expert {', '.join(unknown)}: choose from {', '.join(tasks.patterns)}")
     results: dict[str, dict[str, float]] = {}
     for expert in experts or list(tasks.patterns):
