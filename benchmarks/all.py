@@ -15,7 +15,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-NAMES = ("startup", "overhead", "growth", "adapters", "first_token", "load", "repetition", "retrieval")
+NAMES = (
+    "startup",
+    "overhead",
+    "growth",
+    "adapters",
+    "first_token",
+    "load",
+    "repetition",
+    "retrieval",
+    "assess",
+    "sessions",
+)
 TOP = Path(__file__).parent.parent
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 

@@ -28,6 +28,7 @@ def measure(smallest: bool = False) -> dict[str, Any]:
         for number, (asked, _) in enumerate(said, 1):
             turn = {"messages": [{"role": "user", "content": asked}]}
             graph.invoke(turn, config, context=Settings(max_revisions=0), durability="exit")
+            threads.prune_thread(saver, "measured")
             if number in marks:
                 state = graph.get_state(config).values
                 beside = len(saver.serde.dumps_typed({k: v for k, v in state.items() if k != "messages"})[1])

@@ -62,7 +62,7 @@ def _converse(turns: int) -> list[dict[str, float]]:
     from langgraph.checkpoint.memory import InMemorySaver
 
     from empathy_agent import EmpathyEngine, Settings, build_graph
-    from empathy_agent.threads import open_threads
+    from empathy_agent.threads import open_threads, prune_thread
 
     exchanges = list_exchanges(list_conversations())
     said = [next(exchanges) for _ in range(turns)]
@@ -85,6 +85,8 @@ def _converse(turns: int) -> list[dict[str, float]]:
                 start = time.perf_counter()
                 turn = {"messages": [{"role": "user", "content": asked}]}
                 graph.invoke(turn, config, context=settings, durability="exit")
+                if checkpointer is saver:
+                    prune_thread(saver, "measured")
                 whole = time.perf_counter() - start
                 nodes = {part: seen.get(node, 0.0) for part, node in NODES.items()}
                 if checkpointer is saver:

@@ -59,6 +59,8 @@ def test_every_ablation_takes_away_its_part_and_no_other(engine: EmpathyEngine):
     assert len(whole["revisions"]) == 2
     assert len(found["no_revise"]["revisions"]) == 1
     assert found["wrong_expert"]["expert"] == permute_experts(engine.tasks)[whole["expert"]]
+    assert len(found["wrong_expert"]["revisions"]) == len(found["one_draft"]["revisions"]) == 1
+    assert found["one_draft"]["expert"] == whole["expert"]
     assert found["universal_adapter"]["expert"] == choose_middle(engine.tasks) == "considerate"
     for name in ("no_retrieval", "no_revise", "wrong_expert", "universal_adapter"):
         assert found[name]["target"] == whole["target"]
