@@ -17,7 +17,7 @@ from empathy_agent.tasks import load_tasks
 
 SETTINGS = Settings(max_new_tokens=6, temperature=0, max_revisions=1, seed=1)
 GRIEF = {
-    "messages": [{"role": "user", "content": "My dad died last week and I can't stop crying. I only want to vent."}]
+    "messages": [{"role": "user", "content": "My dad is ill again and I worry about him. I only want to vent."}]
 }
 UNDER = {
     "gap": -0.5,
