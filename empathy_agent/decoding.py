@@ -25,7 +25,7 @@ class Decoding:
 
     temperature: float = 0.6
     top_p: float = 0.9
-    repetition_penalty: float = 1.15
+    repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 6
     max_new_tokens: int = 160
     seed: int = 0

@@ -43,7 +43,7 @@ class ExpertChatModel(BaseChatModel):
     """Expert that answers; None is the bare base."""
     temperature: float = Field(default=0.6, ge=0, le=2)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    repetition_penalty: float = Field(default=1.15, ge=1)
+    repetition_penalty: float = Field(default=1.0, ge=1)
     no_repeat_ngram_size: int = Field(default=6, ge=0)
     max_new_tokens: int = Field(default=160, ge=1)
     seed: int = 0
