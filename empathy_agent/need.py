@@ -41,7 +41,7 @@ PARTS: dict[str, tuple[float, float, float]] = {
     "guilt": (0.9, 0.8, 0.5),
     "exhaustion": (0.9, 0.5, 0.9),
 }
-NEED_WEIGHT = 0.75  # how far a need that differs from the task's usual one moves the target
+NEED_WEIGHT = 0.4  # how far a need that differs from the task's usual one moves the target
 PREFERENCE_WEIGHT = 0.2  # how far a user preference of 1 moves it
 WISH_SIMILARITY = 0.62  # cosine from which a clause counts as one of the phrases in wishes.toml
 
@@ -127,7 +127,7 @@ def read_need(head: Head, encoder: Encoder, turns: Sequence[Turn]) -> Need:
 
 
 def choose_target(profile: TaskProfile, need: Need, preference: float) -> float:
-    """Returns the target level in [0, 1]: desired + 0.75 · (need - usual need) + wishes + 0.2 · preference.
+    """Returns the target level in [0, 1]: desired + 0.4 · (need - usual need) + wishes + 0.2 · preference.
 
     The formula is ours; its first weight is the slope of the written replies' levels on need within a task (`train heads`
     prints it).
