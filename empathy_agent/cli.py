@@ -53,11 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     experts = commands.add_parser(
         "experts", help="measure the expert adapters by themselves (also as `evaluate experts`)"
     )
-    experts.add_argument(
-        "--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)"
-    )
+    _add_conversations(experts)
     experts.add_argument("--split", default="test", metavar="NAME", help="which of them (default: %(default)s)")
-    experts.add_argument("--limit", type=int, metavar="N", help="about so many of them")
+    experts.add_argument("--limit", type=int, metavar="N", help="so many of them, spread evenly")
     experts.add_argument("--model", metavar="M", help="folder or hub id of the base (default: empathy-nano)")
     experts.add_argument("--adapters", metavar="DIR", help="folder with one LoRA adapter per expert")
     experts.add_argument("--candidates", type=int, default=4, metavar="N", help="n of best of n (default: %(default)s)")
@@ -145,12 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     write.add_argument("--personas", metavar="F.jsonl", help="default: personas.jsonl of --conversations")
     write.add_argument("--seed", type=int, default=0)
     for part in (check, write):
-        part.add_argument(
-            "--conversations",
-            default="conversations",
-            metavar="DIR",
-            help="conversations there are (default: %(default)s)",
-        )
+        _add_conversations(part)
 
     _add_simulate(
         commands.add_parser("simulate", help="let simulated users talk with the agent; run it again to go on")
@@ -158,9 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train the base, the heads, the experts or the simulated user")
     train.add_argument("what", choices=("base", "heads", "experts", "preference", "user"))
-    train.add_argument(
-        "--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)"
-    )
+    _add_conversations(train)
     train.add_argument("--data", metavar="DIR", help="public conversations")
     train.add_argument("--labels", metavar="DIR", help="public labelled texts, for the heads")
     train.add_argument(
@@ -223,10 +214,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_conversations(parser: argparse.ArgumentParser) -> None:
+    text = "written conversations (default: %(default)s)"
+    parser.add_argument("--conversations", default="conversations", metavar="DIR", help=text)
+
+
 def _add_readings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--conversations", default="conversations", metavar="DIR", help="written conversations (default: %(default)s)"
-    )
+    _add_conversations(parser)
     parser.add_argument("--data", metavar="DIR", help="public conversations, for real people's first messages")
     parser.add_argument("--labels", metavar="DIR", help="public labelled texts, for chats that people rated")
     parser.add_argument("--eval", dest="unseen", metavar="DIR", help="public texts that nothing is trained on")

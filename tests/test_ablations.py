@@ -16,9 +16,7 @@ from empathy_agent.evaluation.ablations import (
 from empathy_agent.tasks import load_tasks
 
 SETTINGS = Settings(max_new_tokens=6, temperature=0, max_revisions=1, seed=1)
-GRIEF = {
-    "messages": [{"role": "user", "content": "My dad is ill again and I worry about him. I only want to vent."}]
-}
+GRIEF = {"messages": [{"role": "user", "content": "My dad is ill again and I worry about him. I only want to vent."}]}
 UNDER = {
     "gap": -0.5,
     "mean_gap": -0.5,

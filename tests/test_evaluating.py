@@ -223,14 +223,14 @@ def test_a_judge_that_chose_is_no_independent_one(engine: EmpathyEngine, tmp_pat
 
 
 def test_an_expert_trained_on_a_judges_preference_is_named(tmp_path: Path, engine: EmpathyEngine):
-    shipped = find_weights("heads")
+    check = find_weights("heads") / "check"
     _, card = evaluating.choose_judge(None, engine, None, picks=False)
     (tmp_path / "compassionate").mkdir()
     described = {"preference": {"selector": {"sha256": card["sha256"]}}}
     (tmp_path / "compassionate" / "expert.json").write_text(json.dumps(described))
     other = EmpathyEngine(adapters=str(tmp_path))
     with pytest.raises(InputError, match="expert compassionate was trained on what this judge preferred"):
-        evaluating.choose_judge(shipped, other, None, picks=False)
+        evaluating.choose_judge(check, other, None, picks=False)
 
 
 def test_systems_are_found_by_name_path_and_what_they_are(engine: EmpathyEngine, tmp_path: Path, apps: Any):

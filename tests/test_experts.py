@@ -64,7 +64,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
 def test_the_four_shipped_experts_answer_one_message_differently():
     model = ExpertChatModel(temperature=0, max_new_tokens=40)
-    question = [HumanMessage("I failed my exam again and I don't know what to do.")]
+    question = [HumanMessage("I am tired all day and I sleep badly.")]
     replies = {name: model.bind(adapter=name).invoke(question).text for name in model.worker.local.adapters}
     assert set(replies) == {"factual", "considerate", "encouraging", "compassionate", "user"}
     assert len(set(replies.values())) == 5

@@ -13,7 +13,7 @@ from empathy_agent.template import encode_prompt
 from empathy_agent.turns import Turn
 from empathy_agent.worker import Worker
 
-GREEDY = Decoding(temperature=0, repetition_penalty=1, max_new_tokens=12)
+GREEDY = Decoding(temperature=0, no_repeat_ngram_size=0, max_new_tokens=12)  # as `generate` chooses
 PROMPTS = ["Hello", "My parcel is late again and nobody answers", "I failed", "a " * 40, "film?"]
 
 

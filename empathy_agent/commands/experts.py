@@ -46,14 +46,11 @@ def run(options: argparse.Namespace) -> int:
     sections = [measure_losses(read, written, options.seed)]
     cases = list(list_cases(written, engine.tasks))
     texts: dict[int, list[dict[str, Any]]] = {}
-    try:
-        for candidates in (1, options.candidates):
-            show(f"{len(cases)} replies, best of {candidates}")
-            texts[candidates] = write_replies(engine, cases, candidates, options.seed)
-            name = f"replies, best of {candidates}"
-            sections.append(measure_replies(engine, judge, cases, texts[candidates], name, options.seed))
-    finally:
-        engine.close()
+    for candidates in (1, options.candidates):
+        show(f"{len(cases)} replies, best of {candidates}")
+        texts[candidates] = write_replies(engine, cases, candidates, options.seed)
+        name = f"replies, best of {candidates}"
+        sections.append(measure_replies(engine, judge, cases, texts[candidates], name, options.seed))
     report = {
         "command": shlex.join(["empathy-agent", *options.given]),
         "versions": list_versions(heads) | {"weights": engine.hash_weights()},

@@ -123,7 +123,8 @@ def play(
         without[name] = run(name, app, name, its, out / playing.ABLATIONS)
     found = {**recorded, **played}
     ordered = {system.name: found[system.name] for system in systems}
-    return Played(ordered, without, picks, {**asdict(settings), **plan})
+    shown = used.get("experts") or next((used[n] for n in sorted(used) if n in apps), settings)
+    return Played(ordered, without, picks, {**asdict(shown), **plan})
 
 
 def evaluate(

@@ -128,7 +128,9 @@ def read_played(path: Path) -> tuple[dict[str, Records], dict[str, Records], boo
     found = {file: _in_order(read_records(file)) for file in [*files, *others]}
     plans = {file: _read_plan(file) for file in found}
     picks = any(_picked(plans[file], file, records) for file, records in found.items())
-    known = [plan for file, plan in plans.items() if plan and file in files]
+    known = [
+        plan for file, plan in sorted(plans.items(), key=lambda p: p[0].stem != "experts") if plan and file in files
+    ]
     own = [plan for plan in known if plan["source"] == "graph"] or known
     settings = {**own[0]["settings"], **own[0]["played"]} if own else {}
     return {file.stem: found[file] for file in files}, {file.stem: found[file] for file in others}, picks, settings
