@@ -1,21 +1,20 @@
 """Soak test: many threads in one SQLite file, processes killed at random, replies cancelled in mid-stream, a full disk.
 
-    python benchmarks/soak.py --turns 2000 --threads 64 --kills 12
+    python -m benchmarks.soak --turns 2000 --threads 64 --kills 12
 
 A child process works on the threads; its turns count once they are in an acknowledgement file that is flushed to the
-disk. In the end every thread must hold exactly its acknowledged turns, in order, and no other thread's text. Readings and
-replies are scripted, so that only the graph, the checkpointer and the disk are tried. Prints one JSON object; exit code 1
-where something was lost.
+disk. Readings are scripted; replies are written greedily by the worker with four random adapters over a tiny random model and
+begin with the tag of the message that they answer; every turn is pruned. In the end every thread must hold exactly its
+acknowledged turns, in order, and no other thread's text; a sample of replies must be what the same expert writes when nothing
+else is written beside it and nothing is remembered. Prints one JSON object; exit code 1 where something was lost or is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
-import re
 import resource
 import sqlite3
 import subprocess
@@ -26,98 +25,74 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from empathy_agent import EmpathyEngine, Settings, build_graph
-from empathy_agent.engine import HEADS
-from empathy_agent.exemplars import ExemplarIndex, build_index
-from empathy_agent.heads import Group, Head
-from empathy_agent.judge import DIMENSIONS, MECHANISMS
-from empathy_agent.need import PARTS
-from empathy_agent.safety import CATEGORIES
-from empathy_agent.threads import open_threads
+from benchmarks.scripted import TAG, script_engine
+from benchmarks.subjects import build_peft, load_tokenizer
+from empathy_agent import EmpathyEngine, ExpertChatModel, Settings, build_graph
+from empathy_agent.honesty import remove_claims
+from empathy_agent.threads import open_threads, prune_thread
+from empathy_agent.turns import clean_text
 
-TAG = re.compile(r"\[t\d+ n\d+\]")
-SETTINGS = Settings(max_revisions=0)
+TOP = Path(__file__).parent.parent
+SETTINGS = Settings(max_revisions=0, temperature=0, max_new_tokens=8)
+CONTEXT = 384  # tokens
 WORKERS = 8
 CANCELLED = 0.15  # share of turns that are first begun and abandoned in mid-stream
 ROOM = 200_000  # bytes by which the file of threads may grow while the disk is "full"
 
 
-class Echo(BaseChatModel):
-    """Repeats the tag of the message that it answers, in several chunks."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "echo"
+class TaggedExpert(ExpertChatModel):
+    """Says the tag of the message that it answers, and then what the worker makes of the conversation without system prompt."""
 
     def _stream(
-        self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **given: Any
     ) -> Iterator[ChatGenerationChunk]:
-        tag = TAG.findall(str(messages[-1].text))[-1]
-        for piece in ("This ", "answers ", f"{tag}", " and ", "nothing else."):
-            chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
-            if run_manager:
-                run_manager.on_llm_new_token(piece, chunk=chunk)
-            yield chunk
+        tag = ChatGenerationChunk(message=AIMessageChunk(content=find_tag(messages)))
+        if run_manager:
+            run_manager.on_llm_new_token(tag.text, chunk=tag)
+        yield tag
+        yield from super()._stream(drop_system(messages), stop, run_manager, **given)
 
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any) -> ChatResult:
-        text = "".join(str(chunk.text) for chunk in self._stream(messages))
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
-
-
-class ScriptedEncoder:
-    """Unit vectors that depend on a text alone and mean nothing."""
-
-    dimension = 16
-    fingerprint = "scripted"
-
-    def encode(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
-        """Vectors of shape (len(texts), 16)."""
-        seeds = [blake2b(text.encode("utf-8", "surrogatepass"), digest_size=64).digest() for text in texts]
-        vectors = np.array([np.frombuffer(seed, np.uint32) for seed in seeds], np.float64).reshape(-1, 16) / 2**31 - 1
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **given: Any) -> ChatResult:
+        result = super()._generate(drop_system(messages), stop, run_manager, **given)
+        message = result.generations[0].message
+        message.content = f"{find_tag(messages)}{message.text}"
+        return result
 
 
-def script_head(groups: list[Group], inputs: int, favour: int | None = None) -> Head:
-    """A random linear head; `favour` is an output that always wins."""
-    outputs = sum(len(group.labels) for group in groups)
-    bias = np.zeros((1, outputs), np.float32)
-    if favour is not None:
-        bias[0, favour] = 20
-    weights = np.random.default_rng(outputs).normal(size=(1, inputs, outputs)).astype(np.float32)
-    return Head(groups, "scripted", {"w2": weights, "b2": bias})
+def find_tag(messages: Any) -> str:
+    """The last tag of the last message."""
+    return str(TAG.findall(str(messages[-1].text))[-1])
 
 
-def script_engine(chat_model: BaseChatModel | None = None, *, exemplars: bool = True) -> EmpathyEngine:
-    """An engine whose readings are scripted, so that a turn takes milliseconds."""
-    engine, size = EmpathyEngine(chat_model=chat_model or Echo()), ScriptedEncoder.dimension
-    engine.encoder = ScriptedEncoder()  # type: ignore[assignment]
-    engine.encoders = dict.fromkeys(HEADS, engine.encoder)
-    engine.heads = {
-        "task": script_head([Group("task", "softmax", list(engine.tasks.profiles))], size),
-        "need": script_head([Group("need", "number", ["need"]), Group("emotion", "softmax", list(PARTS))], 3 * size),
-        "judge": script_head(
-            [
-                Group("level", "number", ["level"]),
-                Group("applies", "number", DIMENSIONS),
-                Group("dimensions", "number", DIMENSIONS),
-                Group("mechanisms", "number", MECHANISMS),
-            ],
-            4 * size + 6,
-        ),
-        "danger": script_head([Group("danger", "softmax", CATEGORIES)], size, favour=CATEGORIES.index("none")),
-    }
-    engine.exemplars = build_index(engine.encoder) if exemplars else ExemplarIndex([], None)  # type: ignore[arg-type]
-    return engine
+def drop_system(messages: Any) -> list[Any]:
+    """All but the system prompt, whose exemplars are not in a thread's messages."""
+    return [message for message in messages if message.type != "system"]
+
+
+def build_engine(**limits: int) -> EmpathyEngine:
+    """Scripted readings over a worker of a tiny random model, the same in every process, whose replies depend on the prompt."""
+    import torch
+
+    from empathy_agent.models import LocalModel
+    from empathy_agent.stacking import stack_adapters
+    from empathy_agent.worker import Worker
+
+    torch.set_num_threads(1)
+    model = build_peft(smallest=True).float()
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, 0.3 if "lora_" in name else 0.15)
+    stacked, rows = stack_adapters(model)
+    worker = Worker(LocalModel("soak", stacked.eval(), load_tokenizer(), rows, CONTEXT), **limits)
+    return script_engine(TaggedExpert.from_worker(worker))
 
 
 def write_tag(thread: int, turn: int) -> str:
@@ -143,7 +118,7 @@ class Soak:
         """Takes every turn that is not acknowledged yet; the child process does this until it is killed."""
         done, seen, lock = self.read_acknowledged(), Counter[str](), threading.Lock()
         with open_threads(self.path) as saver, self.acknowledged.open("ab", buffering=0) as file:
-            graph = build_graph(engine=script_engine()).compile(checkpointer=saver)
+            graph = build_graph(engine=build_engine()).compile(checkpointer=saver)
 
             def acknowledge(thread: int) -> None:
                 with lock:
@@ -176,7 +151,6 @@ class Soak:
             if full:
                 size = self.path.stat().st_size if self.path.exists() else 0
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size + ROOM, resource.RLIM_INFINITY))
-            print("ready", flush=True)
             with ThreadPoolExecutor(WORKERS) as pool:
                 for outcome in [pool.submit(serve, range(w, self.threads, WORKERS)) for w in range(WORKERS)]:
                     outcome.result()
@@ -206,67 +180,94 @@ class Soak:
             state, outcome = snapshot.values, outcome if cancel else "in doubt, was stored"
         reply = state["messages"][-1]
         assert (reply.type, TAG.findall(str(reply.text))) == ("ai", [tag]), (tag, outcome, snapshot, reply)
+        prune_thread(graph.checkpointer, f"user {thread}")
         return outcome
 
     def _is_stored(self, graph: Any, config: Any, tag: str) -> bool:
         return any(message.id == tag for message in graph.get_state(config).values.get("messages", []))
 
-    def check(self) -> dict[str, Any]:
-        """Compares what is stored with what was acknowledged."""
-        done, lost, crossed, wrong = self.read_acknowledged(), 0, 0, 0
+    def check(self, compared: int) -> dict[str, Any]:
+        """Compares what is stored with what was acknowledged, and some replies with what is written alone."""
+        done, lost, crossed, wrong, unpruned = self.read_acknowledged(), 0, 0, 0, 0
+        replies: list[tuple[list[Any], Any]] = []
         with open_threads(self.path) as saver:
             graph = build_graph(engine=script_engine()).compile(checkpointer=saver)
             for thread in range(self.threads):
-                values = graph.get_state({"configurable": {"thread_id": f"user {thread}"}}).values
-                texts = [(message.type, *TAG.findall(str(message.text))) for message in values.get("messages", [])]
+                config: Any = {"configurable": {"thread_id": f"user {thread}"}}
+                values = graph.get_state(config).values
+                messages = values.get("messages", [])
+                texts = [(message.type, *TAG.findall(str(message.text))) for message in messages]
                 tags = [write_tag(thread, turn) for turn in range(1, done[thread] + 1)]
                 expected = [entry for tag in tags for entry in (("human", tag), ("ai", tag))]
                 own = f"[t{thread} n"
                 crossed += sum(not tag.startswith(own) for entry in texts for tag in entry[1:])
                 lost += sum(entry not in texts for entry in expected)
                 wrong += texts != expected or values.get("drift", {}).get("turns", 0) != done[thread]
+                unpruned += len(list(saver.list(config))) > 1
+                replies += [(messages[:at], messages[at]) for at in range(1, len(messages), 2)]
             intact = saver.conn.execute("PRAGMA integrity_check").fetchone()[0]
-        return {"acknowledged": done.total(), "lost": lost, "crossed": crossed, "wrong_threads": wrong, "file": intact}
+        sample = random.Random(self.seed).sample(replies, min(compared, len(replies)))
+        return {
+            "acknowledged": done.total(),
+            "lost": lost,
+            "crossed": crossed,
+            "wrong_threads": wrong,
+            "unpruned_threads": unpruned,
+            "compared_replies": len(sample),
+            "other_replies": compare_replies(sample),
+            "different_replies": len({str(reply.text).partition("]")[2] for _, reply in replies}),
+            "experts": Counter(reply.response_metadata["adapter"] for _, reply in replies),
+            "file": intact,
+        }
 
 
-def run_soak(folder: Path, *, threads: int, turns: int, kills: int, full_disks: int, seed: int) -> dict[str, Any]:
-    """Runs children until every turn is acknowledged, kills `kills` of them, and fills the disk `full_disks` times."""
+def compare_replies(sample: list[tuple[list[Any], Any]]) -> int:
+    """Counts replies that are not what their expert writes to the same conversation when it does nothing else."""
+    engine, others = build_engine(max_rows=1, kept_bytes=0), 0
+    for before, reply in sample:
+        alone = engine.bind_expert(reply.response_metadata["adapter"], SETTINGS, SETTINGS.seed).invoke(before)
+        others += remove_claims(clean_text(str(alone.text)).strip()) != reply.text
+    return others
+
+
+def run_soak(
+    folder: Path, *, threads: int, turns: int, kills: int, full_disks: int, seed: int, compared: int = 300
+) -> dict[str, Any]:
+    """Runs children until every turn is acknowledged, kills `kills` of them, and fills the disk `full_disks` times.
+
+    A child is killed after a random number of acknowledged turns, or whatever came in between.
+    """
     soak, rng, started = Soak(folder, threads, turns, seed), random.Random(seed), time.monotonic()
     ends = ["kill"] * kills + ["full"] * full_disks
     rng.shuffle(ends)
-    seen, lives, pace = Counter[str](), 0, None
-    given = [str(folder), "--turns", str(turns), "--threads", str(threads), "--seed", str(seed)]
-    for end in [*ends, "last"]:
-        command = [
-            sys.executable,
-            __file__,
-            "--work",
-            *given,
-            "--life",
-            str(lives),
-            *(["--full"] if end == "full" else []),
-        ]
-        lives += 1
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout
-            said = child.stdout.readline()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=rng.uniform(0.2, 2.5) if end == "kill" else None)
-            if child.poll() is None:
+    ends.append("last")
+    seen, pace = Counter[str](), None
+    for life, end in enumerate(ends):
+        command = [sys.executable, "-m", "benchmarks.soak", "--work", str(folder), "--life", str(life)]
+        command += ["--turns", str(turns), "--threads", str(threads), "--seed", str(seed)]
+        had = soak.read_acknowledged().total()
+        goal = had + (turns - had) * rng.uniform(0.2, 1.5) / (len(ends) - life)
+        with subprocess.Popen(
+            [*command, *["--full"] * (end == "full")], stdout=subprocess.PIPE, text=True, cwd=TOP
+        ) as child:
+            while end == "kill" and child.poll() is None and soak.read_acknowledged().total() < goal:
+                time.sleep(0.005)
+            if end == "kill" and child.poll() is None:
                 child.kill()
                 seen["killed"] += 1
-            said += child.stdout.read()
+            assert child.stdout
+            said = child.stdout.read()
         if child.returncode not in (0, -9):
             raise RuntimeError(f"a child ended with {child.returncode}")
-        if said.count("\n") > 1:
-            report = json.loads(said.splitlines()[1])
+        if said:
+            report = json.loads(said)
             seen.update(report["seen"])
             pace = report["ms"] or pace
     return {
         "threads": threads,
         "turns": turns,
-        "processes": lives,
-        **soak.check(),
+        "processes": len(ends),
+        **soak.check(compared),
         "events_of_whole_processes": seen,
         "ms_per_turn": pace and round(pace, 1),
         "file_bytes": soak.path.stat().st_size,
@@ -302,9 +303,8 @@ def main() -> int:
             seed=options.seed,
         )
     print(json.dumps(report, indent=2))
-    good = report["acknowledged"] == options.turns and not (
-        report["lost"] or report["crossed"] or report["wrong_threads"]
-    )
+    wrong = [report[name] for name in ("lost", "crossed", "wrong_threads", "other_replies")]
+    good = report["acknowledged"] == options.turns and not any(wrong)
     return 0 if good and report["file"] == "ok" else 1
 
 

@@ -13,6 +13,7 @@ from transformers import Cache, DynamicLayer
 
 from empathy_agent.models import LocalModel
 from empathy_agent.prefixes import Past
+from empathy_agent.windows import find_window
 
 ROOM = 128  # columns that are allocated ahead
 
@@ -47,10 +48,13 @@ class Batch:
     """Keys and values, mask and adapters of the rows.
 
     A row's tokens stand on the right; columns on the left of them and gaps within, where others read more, are masked.
+
+    Raises:
+        ModelError: The model has layers that cannot be served in a batch.
     """
 
     def __init__(self, local: LocalModel):
-        self._local = local
+        self._local, self._window = local, find_window(local.name, local.model)
         self._like = torch.empty(0, dtype=next(local.model.parameters()).dtype, device=_find_device(local))
         self._clear()
 
@@ -118,9 +122,10 @@ class Batch:
             reads_ahead = width > 1 and bool(self._starts.any())
             acts = positions >= self._starts[:, None] if reads_ahead else None
             self._local.rows.choose(self._adapters, self._like, acts)
+        seen = self._window.build_mask(self._mask, positions, self._like.dtype) if self._window else self._mask
         output = self._local.model(
             input_ids=ids,
-            attention_mask=self._mask,
+            attention_mask=seen,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,

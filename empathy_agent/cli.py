@@ -12,6 +12,7 @@ import warnings
 from importlib import import_module
 
 from empathy_agent import __version__
+from empathy_agent.commands.options import add_engine, add_evaluate, add_settings, add_simulate
 from empathy_agent.errors import EmpathyAgentError, InputError
 from empathy_agent.turns import clean_text
 
@@ -30,12 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--once", metavar="TEXT", help="answer one message and leave")
     chat.add_argument("--thread", metavar="ID", help="go on with a conversation, or name a new one")
     chat.add_argument("--json", action="store_true", help="print one JSON object per reply")
-    _add_engine(chat)
+    add_engine(chat)
     chat.add_argument(
         "--fallback", action="store_true", help="let the shipped experts answer while the server of --base-url does not"
     )
     _add_database(chat)
-    _add_settings(chat)
+    add_settings(chat)
 
     assess = commands.add_parser("assess", help="annotate conversations with task, need, emotion, safety and empathy")
     assess.add_argument(
@@ -50,61 +51,22 @@ def build_parser() -> argparse.ArgumentParser:
         )
     )
 
-    experts = commands.add_parser(
-        "experts", help="measure the expert adapters by themselves (also as `evaluate experts`)"
-    )
+    experts = commands.add_parser("experts", help="measure the expert adapters alone (also as `evaluate experts`)")
     _add_conversations(experts)
-    experts.add_argument("--split", default="test", metavar="NAME", help="which of them (default: %(default)s)")
+    experts.add_argument("--split", metavar="NAME", help="which of them (default: test, with --grid dev)")
+    experts.add_argument("--grid", nargs="*", metavar="NAME=A,B", help="sweep decoding, name the best for each expert")
     experts.add_argument("--limit", type=int, metavar="N", help="so many of them, spread evenly")
     experts.add_argument("--model", metavar="M", help="folder or hub id of the base (default: empathy-nano)")
     experts.add_argument("--adapters", metavar="DIR", help="folder with one LoRA adapter per expert")
     experts.add_argument("--candidates", type=int, default=4, metavar="N", help="n of best of n (default: %(default)s)")
     experts.add_argument("--judge", metavar="DIR", help="heads of an independent judge (default: the shipped check)")
-    experts.add_argument("--out", required=True, metavar="DIR", help="experts.json, experts.md and replies.jsonl")
+    experts.add_argument(
+        "--out", required=True, metavar="DIR", help="experts.json, .md, replies.jsonl; or grid.json, .md"
+    )
     experts.add_argument("--seed", type=int, default=0)
     experts.add_argument("--json", action="store_true", help="print the report as JSON")
 
-    evaluate = commands.add_parser("evaluate", help="compare systems over scripted or simulated users")
-    evaluate.add_argument(
-        "--scenarios",
-        nargs="+",
-        metavar="F.jsonl",
-        help='lines of {"id", "task", "turns"}, whole conversations, or personas',
-    )
-    evaluate.add_argument(
-        "--systems",
-        default="base,prompt,experts",
-        metavar="A,B",
-        help="base, prompt, experts, recorded, NAME=module:graph or NAME=provider:model (default: %(default)s)",
-    )
-    evaluate.add_argument("--out", required=True, metavar="DIR", help="report.json, report.md, report.html and records")
-    evaluate.add_argument(
-        "--transcripts", metavar="F.md", help="also write the conversations of the last of --systems, to be read"
-    )
-    evaluate.add_argument("--records", metavar="DIR", help="make the report of records, and play nothing")
-    evaluate.add_argument("--ablations", metavar="A,B|all", help="also play experts with one part left out")
-    evaluate.add_argument("--turns", type=int, metavar="N", help="user turns at most (default: all, 10 of a persona)")
-    evaluate.add_argument(
-        "--patient", action="store_true", help="users stay for all turns, however content or lost they are"
-    )
-    evaluate.add_argument("--limit", type=int, metavar="N", help="conversations at most, spread over the files")
-    evaluate.add_argument("--split", metavar="NAME", help="only lines of this split")
-    evaluate.add_argument("--seed", type=int, default=0)
-    evaluate.add_argument("--concurrency", type=int, default=32, metavar="N", help="sessions at once (default: 32)")
-    evaluate.add_argument(
-        "--desired",
-        choices=("task", "need"),
-        default="task",
-        help="desired empathy: the task's level, or moved by need",
-    )
-    evaluate.add_argument("--tasks", metavar="F.toml", help="a task table of your own")
-    evaluate.add_argument("--judge", metavar="DIR", help="heads of an independent learned judge")
-    evaluate.add_argument("--judge-model", metavar="PROVIDER:MODEL", help="a generative judge beside the learned one")
-    evaluate.add_argument(
-        "--user-model", default="local", metavar="PROVIDER:MODEL", help="plays the personas (default: %(default)s)"
-    )
-    _add_engine(evaluate)
-    _add_settings(evaluate)
+    add_evaluate(commands.add_parser("evaluate", help="compare systems over scripted or simulated users"))
 
     calibrate = commands.add_parser("calibrate", help="task levels and the judge's agreement from people's ratings")
     calibrate.add_argument("--in", dest="source", required=True, metavar="F", help="workbook or CSV in SENSE-7's shape")
@@ -119,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     index.add_argument("--json", action="store_true")
 
     doctor = commands.add_parser("doctor", help="show what is installed, which models are found, what would be used")
-    _add_engine(doctor)
+    add_engine(doctor)
     doctor.add_argument("--json", action="store_true")
 
     forget = commands.add_parser("forget", help="delete a conversation and prove it")
@@ -145,9 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     for part in (check, write):
         _add_conversations(part)
 
-    _add_simulate(
-        commands.add_parser("simulate", help="let simulated users talk with the agent; run it again to go on")
-    )
+    add_simulate(commands.add_parser("simulate", help="let simulated users talk with the agent; run it again to go on"))
 
     train = commands.add_parser("train", help="train the base, the heads, the experts or the simulated user")
     train.add_argument("what", choices=("base", "heads", "experts", "preference", "user"))
@@ -173,47 +133,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_simulate(simulate: argparse.ArgumentParser) -> None:
-    simulate.add_argument(
-        "--personas", required=True, metavar="F.jsonl", help="who they are, as conversations/personas.jsonl"
-    )
-    simulate.add_argument("--sessions", type=int, metavar="N", help="default: one for each persona")
-    simulate.add_argument(
-        "--turns", type=int, default=10, metavar="T", help="user turns at most (default: %(default)s)"
-    )
-    simulate.add_argument(
-        "--patient", action="store_true", help="users stay for all turns, however content or lost they are"
-    )
-    simulate.add_argument(
-        "--out", required=True, metavar="F.jsonl", help="one record a line, written as sessions finish"
-    )
-    simulate.add_argument("--task", default="", metavar="A,B", help="only personas of these tasks")
-    simulate.add_argument("--seed", type=int, default=0)
-    simulate.add_argument(
-        "--concurrency", type=int, default=32, metavar="N", help="sessions in flight (default: %(default)s)"
-    )
-    simulate.add_argument(
-        "--user-model",
-        default="local",
-        metavar="PROVIDER:MODEL",
-        help="chat model that plays the users, as LangChain names it (default: the local adapter `user`)",
-    )
-    simulate.add_argument("--ray", metavar="ADDRESS", help="play them on a Ray cluster; `local` starts one here")
-    _add_engine(simulate)
-    _add_settings(simulate)
-    simulate.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a setting, such as temperature=0; repeatable",
-    )
-
-
 def _add_conversations(parser: argparse.ArgumentParser) -> None:
     text = "written conversations (default: %(default)s)"
     parser.add_argument("--conversations", default="conversations", metavar="DIR", help=text)
@@ -232,25 +151,6 @@ def _add_readings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="readings.json, readings.md, calibration.svg")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", metavar="M", help="folder or hub id of a causal language model (default: empathy-nano)"
-    )
-    parser.add_argument(
-        "--adapters", metavar="DIR", help="folder with one LoRA adapter per expert, trained on that model"
-    )
-    parser.add_argument(
-        "--base-url", metavar="URL", help="OpenAI-compatible server that serves --model and the experts by name"
-    )
-    parser.add_argument(
-        "--served-as",
-        action="append",
-        default=[],
-        metavar="EXPERT=NAME",
-        help="name under which that server serves an expert, where it is not the expert's own; repeatable",
-    )
 
 
 def _add_database(parser: argparse.ArgumentParser) -> None:

@@ -159,27 +159,24 @@ class TextStream:
         if now.endswith("\ufffd"):
             return ""
         self._start, self._read = self._read, len(self._ids)
-        self._held += now[len(before) :]
-        found = [self._held.find(text) for text in self._stop if text in self._held]
-        if found:
-            self.stopped, text, self._held = True, self._held[: min(found)], ""
-            return text
-        keep = max((self._overlap(text) for text in self._stop), default=0)
-        text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return text
+        return self._release(now[len(before) :])
 
     def finish(self) -> str:
         """Returns what was held back when the reply ends."""
-        rest = (
-            ""
-            if self.stopped
-            else self._held
-            + self._decode(self._ids[self._start :])[len(self._decode(self._ids[self._start : self._read])) :].rstrip(
-                "\ufffd"
-            )
-        )
-        self._held = ""
-        return rest
+        if self.stopped:
+            return ""
+        before = self._decode(self._ids[self._start : self._read])
+        return self._release(self._decode(self._ids[self._start :])[len(before) :].rstrip("\ufffd"), ended=True)
+
+    def _release(self, text: str, ended: bool = False) -> str:
+        """Takes text that is certain and returns what may be sent: all before a stop string, or what can begin none."""
+        self._held += text
+        found = [self._held.find(stop) for stop in self._stop if stop in self._held]
+        self.stopped = bool(found)
+        keep = 0 if ended else max((self._overlap(stop) for stop in self._stop), default=0)
+        end = min(found) if found else len(self._held) - keep
+        text, self._held = self._held[:end], "" if found else self._held[end:]
+        return text
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

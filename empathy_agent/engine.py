@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from empathy_agent.content import find_weights
-from empathy_agent.decoding import Decoding
-from empathy_agent.tasks import DEFAULT_TASKS, Tasks, load_tasks
+from empathy_agent.errors import InputError
+from empathy_agent.tasks import DEFAULT_TASKS, SAMPLED, Tasks, load_tasks
+from empathy_agent.worker import check_limits
+from empathy_agent.workers import get_worker, loading, release_worker
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
     from empathy_agent.heads import Head
     from empathy_agent.safety import Screen
     from empathy_agent.settings import Settings
-    from empathy_agent.worker import Worker
 
-_loading = threading.RLock()
 HEADS = ("task", "need", "judge", "danger")
 
 
@@ -49,6 +49,13 @@ class EmpathyEngine:
         tasks: Path of a task table.
         exemplars: Folder of exemplars, or a LangChain vector store of them (see `exemplar_store.py`).
         cache: Folder of built indexes.
+        max_rows: Replies that the local worker writes side by side; None takes what it runs with, or 32.
+        max_queued: Requests that may wait for it before one is refused with `OverloadedError`; None likewise, or 512.
+        kept_bytes: Memory for what it made of earlier turns, 0 for none; None likewise, or 256 MiB.
+
+    Raises:
+        InputError: The task table cannot be used, or a limit is out of bounds. Limits belong to the worker, which all
+            engines of one base and folder of adapters share: others than it runs with are refused when it is first used.
     """
 
     def __init__(
@@ -66,6 +73,9 @@ class EmpathyEngine:
         tasks: Path | str = DEFAULT_TASKS,
         exemplars: Path | str | VectorStore | None = None,
         cache: Path | str | None = None,
+        max_rows: int | None = None,
+        max_queued: int | None = None,
+        kept_bytes: int | None = None,
     ):
         self.model, self.adapters, self.base_url, self._chat_model = model, adapters, base_url, chat_model
         self._encoder, self._heads = encoder, Path(heads) if heads else find_weights("heads")
@@ -73,20 +83,25 @@ class EmpathyEngine:
         self.tasks: Tasks = load_tasks(tasks)
         self.fallback, self.screen = fallback, screen
         self._served_as = {name: name for name in self.tasks.patterns} | dict(served_as or {})
+        limits = {"max_rows": max_rows, "max_queued": max_queued, "kept_bytes": kept_bytes}
+        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
+        check_limits(**self._limits)
+        self.closed, self._holder = False, object()
 
     @cached_property
     def encoder(self) -> Encoder:
         """The sentence encoder."""
-        with _loading:
+        with loading:
             return get_encoder(self._encoder)
 
     @cached_property
     def encoders(self) -> dict[str, Encoder]:
         """The encoder of each head: through its LoRA adapter where the folder of heads has one, else the plain one."""
         adapters = {name: self._heads / name for name in HEADS}
-        with _loading:
+        plain = self.encoder
+        with loading:
             return {
-                name: get_encoder(self._encoder, adapter) if adapter.is_dir() else self.encoder
+                name: get_encoder(self._encoder, adapter) if adapter.is_dir() else plain
                 for name, adapter in adapters.items()
             }
 
@@ -110,20 +125,27 @@ class EmpathyEngine:
         from empathy_agent.exemplars import build_index
 
         encoder = self.encoder
-        with _loading:
+        with loading:
             folder = Path(self._exemplars) if self._exemplars else None
             return build_index(encoder, folder, Path(self._cache) if self._cache else None)
 
     @cached_property
     def chat_model(self) -> BaseChatModel:
-        """The chat model that writes replies."""
+        """The chat model that writes replies.
+
+        Raises:
+            InputError: The engine was closed.
+        """
+        self._check_open()
         if self._chat_model is not None:
             return self._chat_model
         if self.base_url:
             return self._server[0]
         from empathy_agent.experts import ExpertChatModel
 
-        return ExpertChatModel.from_worker(get_worker(self.model, self.adapters))
+        worker = get_worker(self.model, self.adapters, self._holder, **self._limits)
+        self._check_open()
+        return ExpertChatModel.from_worker(worker)
 
     @property
     def experts(self) -> list[str]:
@@ -142,17 +164,13 @@ class EmpathyEngine:
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Returns the chat model, or the fallback, set to answer with `adapter`, or with the bare base."""
         chat_model = self.fallback if fallback and self.fallback else self.chat_model
+        sampled = self._sample(adapter, settings)
         if getattr(chat_model, "worker", None):
-            return chat_model.bind(
-                adapter=adapter or "",
-                temperature=settings.temperature,
-                max_new_tokens=settings.max_new_tokens,
-                seed=seed,
-            )
+            return chat_model.bind(adapter=adapter or "", max_new_tokens=settings.max_new_tokens, seed=seed, **sampled)
         if self._chat_model is None and chat_model is not self.fallback:
             return chat_model.bind(
-                temperature=settings.temperature,
-                top_p=Decoding.top_p,
+                temperature=sampled["temperature"],
+                top_p=sampled["top_p"],
                 max_tokens=settings.max_new_tokens,
                 seed=seed,
                 **({"model": self._server[1][adapter]} if adapter else {}),
@@ -173,10 +191,16 @@ class EmpathyEngine:
             messages,
             settings.candidates,
             adapter=adapter or "",
-            temperature=settings.temperature,
             max_new_tokens=settings.max_new_tokens,
             seed=settings.seed,
+            **self._sample(adapter, settings),
         )
+
+    def _sample(self, adapter: str | None, settings: Settings) -> dict[str, Any]:
+        """How a reply of `adapter` is sampled: as the task table says, with the caller's own temperature if there is one."""
+        decoding = self.tasks.get_decoding(adapter)
+        heat = {} if settings.temperature is None else {"temperature": settings.temperature}
+        return {name: getattr(decoding, name) for name in SAMPLED} | heat
 
     def describe_model(self) -> str:
         """Names the model that writes and where it runs."""
@@ -209,11 +233,15 @@ class EmpathyEngine:
         _ = self.heads, self.exemplars, self.fallback_experts if self.fallback else self.chat_model
 
     def close(self) -> None:
-        """Ends the worker's thread, if one was started."""
-        model: Any = self.__dict__.get("chat_model")
-        if model is not None and getattr(model, "_worker", None) is not None:
-            model.worker.close()
-            _build_worker.cache_clear()
+        """Lets go of the local worker, which ends unless others use it, and writes no more; may be called twice."""
+        self.closed = True
+        self.__dict__.pop("chat_model", None)
+        release_worker(self._holder)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            release_worker(self._holder)  # where it was closed while the worker was being loaded
+            raise InputError("the engine is closed: make a new one")
 
 
 def _list_adapters(chat_model: BaseChatModel | None) -> list[str]:
@@ -229,21 +257,13 @@ def get_encoder(model: str | None, adapter: Path | None = None) -> Encoder:
     return Encoder(model, adapter)
 
 
-def get_worker(model: str | None, adapters: str | None) -> Worker:
-    """Returns the process's worker for a base and adapter folder."""
-    with _loading:
-        return _build_worker(model, adapters)
+_default: list[EmpathyEngine] = []
+_choosing = threading.Lock()
 
 
-@lru_cache(maxsize=4)
-def _build_worker(model: str | None, adapters: str | None) -> Worker:
-    from empathy_agent.models import load_model
-    from empathy_agent.worker import Worker
-
-    return Worker(load_model(model, adapters))
-
-
-@lru_cache(maxsize=1)
 def get_engine() -> EmpathyEngine:
-    """Returns the process's default engine."""
-    return EmpathyEngine()
+    """Returns the process's default engine, a new one after it was closed."""
+    with _choosing:
+        if not _default or _default[0].closed:
+            _default[:] = [EmpathyEngine()]
+        return _default[0]

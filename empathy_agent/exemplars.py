@@ -35,17 +35,17 @@ TASK_BONUS = 0.05  # what an exemplar of the recognized task gains
 CONTEXT_WEIGHT = 0.25  # weight of the user turns before the last one in the query
 CONSIDERED = 64  # neighbours that are ranked again by level and task
 EXACT = 50_000  # exemplars up to which all are compared; a graph finds nearly all neighbours in a fraction of the time
-NEGLIGIBLE = 0.12  # below this need, with a target below it too, nothing is retrieved
+NEGLIGIBLE = 0.02  # below this need, with a target below it too, nothing is retrieved
 
 
 def load_exemplars(folder: Path | None = None) -> list[dict[str, Any]]:
-    """Reads every `*.jsonl` of a folder of exemplars, by default the shipped one.
+    """Reads every `*.jsonl` of a folder of exemplars; by default the shipped one, and the replies of the plain conversations.
 
     Raises:
         InputError: A line misses a field or repeats an id; the message names the file and line.
     """
+    exemplars: list[dict[str, Any]] = [] if folder else list_replies(find_content("conversations/plain"))
     folder = folder or find_content("retrieval/exemplars")
-    exemplars: list[dict[str, Any]] = []
     seen: set[str] = set()
     for path in sorted(folder.glob("*.jsonl")):
         for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
@@ -64,6 +64,32 @@ def load_exemplars(folder: Path | None = None) -> list[dict[str, Any]]:
     if not exemplars:
         raise InputError(f"no exemplars in {folder}: it must hold files like retrieval/exemplars/therapy.jsonl")
     return exemplars
+
+
+def list_replies(folder: Path) -> list[dict[str, Any]]:
+    """Every reply of the train split of the written conversations of a folder, as an exemplar with the id `conversation/turn`."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            conversation = json.loads(line) if line else {"split": "none"}
+            if conversation["split"] != "train":
+                continue
+            turns = conversation["turns"]
+            found += [
+                {
+                    "id": f"{conversation['id']}/{at}",
+                    "task": conversation["task"],
+                    "pattern": conversation["expert"],
+                    "level": turn["empathy"]["level"],
+                    "emotion": turns[at - 1]["emotion"],
+                    "situation": conversation["theme"],
+                    "user": turns[at - 1]["content"],
+                    "reply": turn["content"],
+                }
+                for at, turn in enumerate(turns)
+                if turn["role"] == "assistant" and at
+            ]
+    return found
 
 
 def measure_fit(similarity: float, level: float, target: float, same_task: bool) -> float:

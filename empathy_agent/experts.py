@@ -61,7 +61,7 @@ class ExpertChatModel(BaseChatModel):
     def worker(self) -> Worker:
         """The worker, shared by all chat models of one base and adapter folder in this process."""
         if self._worker is None:
-            from empathy_agent.engine import get_worker
+            from empathy_agent.workers import get_worker
 
             self._worker = get_worker(self.model, self.adapters)
         return self._worker

@@ -18,6 +18,7 @@ from empathy_agent.honesty import remove_claims
 from empathy_agent.prompts import write_prompt
 from empathy_agent.routes import SYSTEMS, write_reply
 from empathy_agent.settings import Settings, get_settings
+from empathy_agent.silence import silenced
 from empathy_agent.state import Assessment, EmpathyState, Need, Route
 from empathy_agent.turns import LONGEST_MESSAGE, Turn, check_text, clean_text, get_turns
 
@@ -98,26 +99,28 @@ class Nodes:
         return {"exemplars": self.engine.exemplars.recall(encoder, _history(state), task, target, top_k)}
 
     def generate_reply(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
-        """Writes the reply with the expert adapter, the prompted base or the bare base; tokens stream from here."""
+        """Writes the reply with the expert adapter, the prompted base or the bare base.
+
+        Tokens stream from here where nothing can replace the reply any more; else it is a draft, which no stream shows.
+        """
         settings, engine = get_settings(runtime.context), self.engine
-        settings = _vary(settings, state)
+        is_draft = state["review"] or settings.max_revisions > 0
         recent, drafts = state["messages"][-PROMPTED:], state["revisions"]
         history = [m for m in recent if m.type in ("human", "ai") and str(m.text).strip()]
         # A message that was refused for its length may still be in the thread of a host that does not take it out.
         history = [m for m in history if m.type == "ai" or len(str(m.text)) <= LONGEST_MESSAGE]
-        if drafts:
-            history = [m for m in history if m.id != drafts[0]["id"]]
 
         def ask(route: Route, fallback: bool) -> AIMessage:
             adapter = state["expert"] if route == "adapter" else None
             system = write_system(state, route, settings)
             prompt: list[AnyMessage] = [SystemMessage(system)] if system else []
-            if settings.candidates > 1 and settings.temperature and engine.writes_candidates and not fallback:
-                written = engine.write_candidates([*prompt, *history], adapter, settings)
-                return self._choose(_history(state), written, state["target"])
-            writer = engine.bind_expert(adapter, settings, settings.seed, fallback)
-            # What a person will still edit must not reach the user's screen.
-            return writer.invoke([*prompt, *history], {"tags": ["nostream"]} if state["review"] else None)
+            varied = self._vary(settings, state, adapter)
+            several = varied.candidates > 1 and varied.temperature and engine.writes_candidates and not fallback
+            with silenced(is_draft or bool(several)):
+                if several:
+                    written = engine.write_candidates([*prompt, *history], adapter, varied)
+                    return self._choose(_history(state), written, state["target"])
+                return engine.bind_expert(adapter, varied, varied.seed, fallback).invoke([*prompt, *history])
 
         reply, route, reason = write_reply(engine, SYSTEMS[settings.system], state["expert"], ask)
         answered = AIMessage(
@@ -126,31 +129,36 @@ class Nodes:
             usage_metadata=reply.usage_metadata,
             response_metadata={**reply.response_metadata, "route": route},
         )
-        return {"messages": [answered], "route": route, "route_reason": reason}
+        about = {"route": route, "route_reason": reason}
+        if is_draft:
+            kept = answered.model_dump(include={"id", "content", "usage_metadata", "response_metadata"})
+            return {"draft": kept, **about}
+        return {"messages": [answered], "draft": None, **about}
 
-    def choose_writer(self, state: EmpathyState, settings: Settings) -> tuple[Route, Runnable[Any, AIMessage]]:
-        """The route, and the model that writes on it."""
-        route, settings = self.choose_route(state, settings), _vary(settings, state)
-        return route, self.engine.bind_expert(state["expert"] if route == "adapter" else None, settings, settings.seed)
-
-    def choose_route(self, state: EmpathyState, settings: Settings) -> Route:
-        """The route that the settings ask for and the engine has."""
-        if settings.system == "experts" and state["expert"] in self.engine.experts:
-            return "adapter"
-        return "base" if settings.system == "base" else "prompt"
+    def bind_writer(
+        self, state: EmpathyState, route: Route, settings: Settings, fallback: bool = False
+    ) -> Runnable[Any, AIMessage]:
+        """The model that writes by a route, with this draft's own seed."""
+        adapter = state["expert"] if route == "adapter" else None
+        settings = self._vary(settings, state, adapter)
+        return self.engine.bind_expert(adapter, settings, settings.seed, fallback)
 
     def assess_reply(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
         """Judges the reply; keeps the better of a draft and its revision; lets a person edit it or its aim where review is on."""
-        settings = get_settings(runtime.context)
-        reply, history = state["messages"][-1], _history({"messages": state["messages"][:-1]})
+        settings, waiting = get_settings(runtime.context), state.get("draft")
+        reply: AnyMessage = AIMessage(**waiting) if waiting else state["messages"][-1]
+        history = _history(state if waiting else {"messages": state["messages"][:-1]})
         assessment = self._judge(history, str(reply.text))
         drafts, miss = state["revisions"], measure_miss(assessment, state["target"])
         if drafts and drafts[-1]["miss"] < miss:
             reply = reply.model_copy(update={"content": drafts[-1]["content"]})
             assessment, miss = drafts[-1]["assessment"], drafts[-1]["miss"]
         draft = {"id": reply.id, "content": str(reply.text), "miss": miss, "assessment": assessment}
-        update: dict[str, Any] = {"assessment": assessment, "revisions": [*drafts, draft], "messages": [reply]}
-        if state["review"] and not wants_revision(update["revisions"], settings):
+        update: dict[str, Any] = {"assessment": assessment, "revisions": [*drafts, draft], "draft": None}
+        if wants_revision(update["revisions"], settings):
+            return update
+        update["messages"] = [reply]
+        if state["review"]:
             shown = ("need", "target", "expert")
             question = {"reply": str(reply.text), "assessment": assessment, **{name: state.get(name) for name in shown}}
             answer = review.ask_person(question, review.read_review)
@@ -160,7 +168,7 @@ class Nodes:
             elif answer:  # another aim: the draft goes, and an empty `revisions` asks for a new one
                 found = review.change_need(state["need"], answer.get("need", {}))
                 update = self._aim(state, found, settings, answer.get("level"))
-                update["messages"] = [RemoveMessage(str(reply.id))]
+                update |= {"draft": None} if waiting else {"messages": [RemoveMessage(str(reply.id))]}
         return update
 
     def track_drift(self, state: EmpathyState, runtime: Runtime[Settings]) -> dict[str, Any]:
@@ -196,10 +204,16 @@ class Nodes:
         """The candidate of least cost."""
         texts = [str(message.text).strip() or write_prompt("no_reply") for message in written]
         whole = [message.response_metadata.get("finish_reason") != "length" for message in written]
-        if history and history[-1]["role"] == "assistant":  # the draft that these are to replace
-            history = history[:-1]
         costs = measure_costs(self.engine.heads["judge"], self.engine.encoder, history, texts, whole, target)
         return written[costs.index(min(costs))]
+
+    def _vary(self, settings: Settings, state: EmpathyState, adapter: str | None) -> Settings:
+        """The settings of one draft of `adapter`: every turn and every revision has a seed of its own."""
+        seed = (settings.seed + len(state["messages"]) + 1001 * len(state["revisions"])) % 2**31
+        usual = self.engine.tasks.get_decoding(adapter).temperature
+        temperature = usual if settings.temperature is None else settings.temperature
+        # A greedy model would only repeat its draft.
+        return replace(settings, seed=seed, temperature=temperature or (0.6 if state["revisions"] else 0.0))
 
     def _judge(self, history: list[Turn], reply: str) -> Assessment:
         from empathy_agent.judge import judge_reply
@@ -231,14 +245,6 @@ def write_guidance(state: EmpathyState, route: Route, settings: Settings) -> lis
         shown = [write_prompt("exemplar", user=e["user"], reply=e["reply"]) for e in state["exemplars"]]
         parts.append(write_prompt("exemplars", exemplars="\n".join(shown)))
     return parts
-
-
-def _vary(settings: Settings, state: EmpathyState) -> Settings:
-    """The settings of one draft: every turn and every revision has a seed of its own."""
-    seed = (settings.seed + len(state["messages"]) + 1000 * len(state["revisions"])) % 2**31
-    # A greedy model would only repeat its draft.
-    temperature = settings.temperature or (0.6 if state["revisions"] else 0.0)
-    return replace(settings, seed=seed, temperature=temperature)
 
 
 def _history(state: Any) -> list[Turn]:

@@ -1,4 +1,4 @@
-"""`Reply`: a reply in the making, read from any thread or event loop while the worker writes it."""
+"""`Reply`: a reply in the making, read from any thread or event loop while the worker writes it; `Prompt`: what it answers."""
 
 from __future__ import annotations
 
@@ -72,6 +72,33 @@ class Reply:
         if self._wake:
             with contextlib.suppress(RuntimeError):  # the loop that was reading is closed
                 self._wake()
+
+
+@dataclass(eq=False)
+class Prompt:
+    """A prompt that waits or is being read, and the replies that will answer it."""
+
+    ids: list[int]
+    adapter: str | None
+    start: int
+    replies: list[Reply]
+    read: int = 0
+    known: int = 0
+
+    @property
+    def reader(self) -> str | None:
+        """Whose keys and values can be shared: before its invocation an activated adapter's are the base's."""
+        return None if self.start else self.adapter
+
+    @property
+    def shared(self) -> int:
+        """How many tokens `reader` reads."""
+        return self.start or len(self.ids)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants any of the replies."""
+        return all(reply.cancelled for reply in self.replies)
 
 
 def _check(piece: Any) -> str:

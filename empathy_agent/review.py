@@ -5,6 +5,8 @@ A bad answer is asked again with the reason, so that the thread goes on; an erro
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from langgraph.types import interrupt
@@ -39,7 +41,7 @@ def read_review(answer: Any) -> dict[str, Any]:
     Args:
         answer: A text or `{"reply": text}` to send instead; `{"level": 0.3}` for a reply at that level;
             `{"need": {"level": 0.8}}` for one to another need, whose parts may be given as well; True or an empty text to
-            send it as it is.
+            send it as it is. Any of them may be the text of its JSON.
 
     Returns:
         `{}`, or one of `reply` (checked text), `level` in [0, 1] and `need` (numbers in [0, 1] by name).
@@ -47,6 +49,7 @@ def read_review(answer: Any) -> dict[str, Any]:
     Raises:
         InputError: Anything else.
     """
+    answer = _read_text(answer)
     if answer is True or answer == "":
         return {}
     if isinstance(answer, str):
@@ -71,6 +74,7 @@ def read_hand_off(answer: Any) -> str | None:
     Raises:
         InputError: Anything else.
     """
+    answer = _read_text(answer)
     if answer is True or answer == "":
         return None
     if isinstance(answer, dict) and set(answer) == {"reply"}:
@@ -86,6 +90,14 @@ def change_need(need: Need, given: dict[str, float]) -> Need:
     share = level / need["level"] if need["level"] else 1.0
     parts = {name: given.get(name, round(min(1.0, need[name] * share), 4)) for name in PARTS}  # type: ignore[literal-required]
     return {**need, "level": level, **parts, "reasons": [*need["reasons"], "need set by a person"]}  # type: ignore[typeddict-item]
+
+
+def _read_text(answer: Any) -> Any:
+    """JSON that a person typed into a text box, as Studio has one, must not be sent to the user as words."""
+    if isinstance(answer, str) and (answer.strip() == "true" or answer.lstrip().startswith("{")):
+        with suppress(ValueError, RecursionError):
+            return json.loads(answer)
+    return answer
 
 
 def _check_reply(text: Any) -> str:

@@ -10,15 +10,16 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
-from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from typing_extensions import TypedDict
 
-from empathy_agent.errors import InputError, ModelError
+from empathy_agent.errors import EmpathyAgentError, InputError, MissingExtraError, ModelError
 from empathy_agent.facts import find_changes
 from empathy_agent.nodes import Nodes, write_guidance, write_system
 from empathy_agent.prompts import write_prompt
+from empathy_agent.routes import SYSTEMS, shorten_reason, write_reply
 from empathy_agent.settings import Settings
+from empathy_agent.silence import silenced
 from empathy_agent.state import EmpathyState, Route
 
 SAME_MEANING = 0.45  # cosine: rewordings that add warmth lie above it, replies about something else below
@@ -40,8 +41,10 @@ def reword_draft(
     system: SystemMessage | None,
     results: Sequence[str],
     runtime: Runtime[Settings],
-) -> tuple[AIMessage, Route, Wording]:
+) -> tuple[AIMessage, Route, str, Wording]:
     """Rewords `draft` until it meets its target, at most `max_revisions` times beyond the first.
+
+    An expert that fails is replaced as in the graph (`routes.py`); where nobody can write, the draft is sent.
 
     Args:
         nodes: The graph's nodes, which choose the writer and assess what it wrote.
@@ -52,43 +55,60 @@ def reword_draft(
         runtime: Holds the settings.
 
     Returns:
-        The draft or, with the same id, its rewording; its route, `base` for the draft; and what became of the rewordings.
+        The draft or, with the same id, its rewording; its route, `base` for the draft; why the wanted expert did not write, empty
+        if it did; and what became of the rewordings.
+
+    Raises:
+        InputError: A setting or the writer's input cannot be used.
+        MissingExtraError: The writer needs an extra that is not installed.
+        ModelError: The local model cannot be loaded.
     """
     settings, text = runtime.context, str(draft.text)
     quiet = runtime.override(context=replace(settings, max_revisions=0))
     said = [m for m in state["messages"] if m.type in ("human", "ai") and str(m.text).strip()]
     wording = Wording(by="draft", attempts=0, changes=[])
-    best, route = _assess(nodes, state, text, quiet), cast(Route, "base")
+    best, route, reason = _assess(nodes, state, text, quiet), cast(Route, "base"), ""
     drafts = [best]
     while _is_plain(draft) and best["miss"] > settings.tolerance and wording["attempts"] <= settings.max_revisions:
         # The writer's seed moves with its own attempts; the direction of the prompt comes from the last draft, whoever wrote it.
         tried = cast(EmpathyState, {**state, "revisions": [{}] * wording["attempts"]})
+        judged = cast(EmpathyState, {**state, "revisions": list(drafts)})
         wording["attempts"] += 1
-        try:
-            chosen, writer = nodes.choose_writer(tried, settings)
-            guide = instruct_expert(system, cast(EmpathyState, {**state, "revisions": drafts}), chosen, settings)
+
+        def ask(chosen: Route, fallback: bool, tried: EmpathyState = tried, judged: EmpathyState = judged) -> AIMessage:
+            guide = instruct_expert(system, judged, chosen, settings)
             asked: list[AnyMessage] = [*said, HumanMessage(write_prompt("polish", draft=text))]
-            written = writer.invoke([guide, *asked] if guide else asked, {"tags": [TAG_NOSTREAM]})
+            with silenced():
+                return nodes.bind_writer(tried, chosen, settings, fallback).invoke([guide, *asked] if guide else asked)
+
+        try:
+            written, chosen, reason = write_reply(nodes.engine, SYSTEMS[settings.system], state["expert"], ask)
         except Exception as error:
             # A mistake in the set-up, which the draft would hide; a server may be back at the next turn.
-            if isinstance(error, InputError) or (isinstance(error, ModelError) and not nodes.engine.base_url):
+            if isinstance(error, InputError | MissingExtraError) or (
+                isinstance(error, ModelError) and not nodes.engine.base_url
+            ):
                 raise
-            wording["changes"].append(f"failed with {type(error).__name__}")
+            failure = f"failed with {type(error).__name__}"
+            # Another package's error may quote what it was sent.
+            reason = shorten_reason(f"draft: {error if isinstance(error, EmpathyAgentError) else failure}")
+            wording["changes"].append(failure)
             break
-        reply = str(written.text).strip()
-        changes = find_changes(text, reply, results=results, said="\n".join(str(m.text) for m in said))
+        words = str(written.text).strip()
+        changes = find_changes(text, words, results=results, said="\n".join(str(m.text) for m in said))
         if written.response_metadata.get("finish_reason") == "length":
             changes.append("was cut off")
-        meant, got = nodes.engine.encoder.encode([text, reply])
+        meant, got = nodes.engine.encoder.encode([text, words])
         if meant @ got < SAME_MEANING:
             changes.append("lost the meaning")
         if changes:
             wording["changes"] += [change[:80] for change in changes if change[:80] not in wording["changes"]][:8]
             continue
-        drafts.append(_assess(nodes, state, reply, quiet))
+        drafts.append(_assess(nodes, state, words, quiet))
         if drafts[-1]["miss"] < best["miss"]:
             best, route, wording["by"] = drafts[-1], chosen, "expert"
-    return (draft if wording["by"] == "draft" else _replace_text(draft, best["content"], route)), route, wording
+    reply = draft if wording["by"] == "draft" else _replace_text(draft, best["content"], route)
+    return reply, route, reason, wording
 
 
 def instruct_expert(

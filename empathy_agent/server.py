@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import Field
 
+from empathy_agent.control_tokens import break_control_tokens
 from empathy_agent.errors import (
     EmpathyAgentError,
     InputError,
@@ -26,6 +27,7 @@ from empathy_agent.errors import (
     ReplyError,
     UnreachableError,
 )
+from empathy_agent.turns import clean_text
 
 try:
     import openai
@@ -56,6 +58,13 @@ class ServerChatModel(BaseChatOpenAI):
     @property
     def _llm_type(self) -> str:
         return "empathy-agent-server"
+
+    def _get_request_payload(
+        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What is sent: no text in it spells a control token, or holds what JSON cannot."""
+        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        return payload | {"messages": _break_all(payload["messages"])}
 
     def _stream(
         self,
@@ -153,6 +162,27 @@ def cut_messages(messages: Sequence[BaseMessage], room: int) -> list[BaseMessage
     while len(kept) > 1 and kept[-1].type == "ai":
         kept.pop()
     return [*system, *reversed(kept)]
+
+
+def _break_all(value: Any) -> Any:
+    """Breaks control tokens in every text of a request; neighbouring blocks of text become one, as a template may join them."""
+    if isinstance(value, str):
+        return break_control_tokens(clean_text(value))
+    if isinstance(value, dict):
+        return {key: _break_all(part) for key, part in value.items()}
+    if not isinstance(value, list):
+        return value
+    joined: list[Any] = []
+    for part in value:
+        if joined and _is_text(part) and _is_text(joined[-1]):
+            joined[-1] = {**joined[-1], "text": joined[-1]["text"] + part["text"]}
+        else:
+            joined.append(part)
+    return [_break_all(part) for part in joined]
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def _measure(message: BaseMessage) -> int:

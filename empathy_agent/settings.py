@@ -12,6 +12,7 @@ from pydantic import Field
 from empathy_agent.errors import InputError
 
 LONGEST_PROMPT = 8_000  # characters
+OPTIONAL = ("level", "temperature")  # numbers that may be None
 SWITCHES = {
     "1": True,
     "true": True,
@@ -102,13 +103,19 @@ class Settings:
         _at(
             "generate_reply",
             description="Replies that a local model writes in one batch, of which the one nearest the target, on topic and "
-            "whole is sent; 1 streams the reply as it is written.",
+            "whole is sent; 1 without revisions streams the reply as it is written.",
             ge=1,
             le=8,
         ),
     ] = 4
     max_revisions: Annotated[
-        int, _at("assess_reply", description="How often a reply that misses the target is written again.", ge=0, le=5)
+        int,
+        _at(
+            "assess_reply",
+            description="How often a reply that misses the target is written again; above 0 the reply arrives whole.",
+            ge=0,
+            le=5,
+        ),
     ] = 1
     review: Annotated[
         bool, _at("assess_reply", description="Stop before a reply is sent, so that a person can edit it.")
@@ -117,8 +124,14 @@ class Settings:
         bool, _at("hand_off", description="After a hand-off, stop until a person resumes the thread.")
     ] = False
     temperature: Annotated[
-        float, _at("generate_reply", description="Sampling temperature; 0 is greedy.", ge=0, le=2)
-    ] = 0.6
+        float | None,
+        _at(
+            "generate_reply",
+            description="Sampling temperature; 0 is greedy; empty takes the one that the task table has for the expert, or 0.6.",
+            ge=0,
+            le=2,
+        ),
+    ] = None
     max_new_tokens: Annotated[int, _at("generate_reply", description="Longest reply, in tokens.", ge=1, le=4096)] = 160
     seed: Annotated[int, _at("generate_reply", description="Seed of sampling.", ge=0, le=2**31)] = 0
 
@@ -153,7 +166,7 @@ class Settings:
             fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (
                 kind is bool
             )
-            if not fits and not (value is None and field.name == "level"):
+            if not fits and not (value is None and field.name in OPTIONAL):
                 raise InputError(f"setting {field.name} is {value!r:.80}: it must be {kind.__name__}")
             bounds = {type(m).__name__: m for m in get_args(annotation)[1].metadata}
             if value is None or not bounds:
@@ -192,13 +205,25 @@ class Settings:
 
 
 def _get_kind(field: Any) -> Any:
-    return float if field.name == "level" else type(field.default)
+    return float if field.name in OPTIONAL else type(field.default)
 
 
-def get_settings(context: Settings | Mapping[str, Any] | None) -> Settings:
-    """Returns the run's settings: LangGraph gives None when the caller passed no context, the server a mapping."""
+def get_settings(context: Any) -> Settings:
+    """Returns the run's settings: LangGraph gives None when the caller passed no context, the server a mapping.
+
+    Where the context is a host's own, the settings are in its field `empathy`: a `Settings`, a mapping or None.
+
+    Raises:
+        InputError: Something is no setting.
+    """
+    if not isinstance(context, Settings | Mapping):
+        context = getattr(context, "empathy", None)
+    elif isinstance(context, Mapping) and "empathy" in context:
+        context = context["empathy"]
     if isinstance(context, Settings):
         return context
+    if not isinstance(context, Mapping | None):
+        raise InputError(f"empathy is {context!r:.80}: it must be Settings, or a mapping of them")
     known = {field.name for field in fields(Settings)}
     extra = sorted(set(context or {}) - known)
     if extra:

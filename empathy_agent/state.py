@@ -96,7 +96,8 @@ class EmpathyState(TypedDict):
     A host graph that declares `messages`, `task` and `drift` keeps both over its own turns. Everything but those three speaks
     of the last turn; after a hand-off, `need`, `desired`, `target`, `expert` and `assessment` are None. `route_reason` says
     why another route or model wrote than the settings ask for, and is empty where none did. `desired` is what the
-    message in its task calls for, `target` the same after drift correction; the gap is measured against `desired`.
+    message in its task calls for, `target` the same after drift correction; the gap is measured against `desired`. `draft` is a
+    reply that may still be replaced, kept out of `messages` so that no stream shows it; None once it is sent or thrown away.
     """
 
     messages: Annotated[list[AnyMessage], add_messages]
@@ -111,5 +112,6 @@ class EmpathyState(TypedDict):
     route: NotRequired[Route]
     route_reason: NotRequired[str]
     assessment: NotRequired[Assessment]
+    draft: NotRequired[dict | None]
     revisions: NotRequired[list[dict]]
     drift: NotRequired[Drift]

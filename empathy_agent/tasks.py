@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from empathy_agent.decoding import Decoding
 from empathy_agent.errors import InputError
 
 UNKNOWN = "unknown"
 DEFAULT_TASKS = Path(__file__).with_name("tasks.toml")
 NAME = re.compile(r"\w[\w-]{0,63}")  # names become names of prompts and adapters
+SAMPLED = ("temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size")  # what `decoding` of a pattern may set
 EXPERT_MARGIN = 0.08  # another expert must be nearer to the target by this much to take over from the task's own
 
 
@@ -28,14 +31,22 @@ class TaskProfile:
 
 @dataclass(frozen=True)
 class Tasks:
-    """All task profiles by name, `unknown` among them, and the level in [0, 1] of each expert's pattern."""
+    """All task profiles by name, `unknown` among them, and the level in [0, 1] of each expert's pattern.
+
+    `decodings` says how an expert's replies are sampled where its pattern says so.
+    """
 
     profiles: dict[str, TaskProfile]
     patterns: dict[str, float]
+    decodings: dict[str, Decoding] = field(default_factory=dict, kw_only=True)
 
     def get(self, name: str) -> TaskProfile:
         """Returns the profile of `name`, or that of `unknown` for a task that the table does not hold."""
         return self.profiles.get(name, self.profiles[UNKNOWN])
+
+    def get_decoding(self, expert: str | None) -> Decoding:
+        """Returns how the replies of `expert`, or of the bare base, are sampled unless a caller says otherwise."""
+        return self.decodings.get(expert or "", Decoding())
 
     def choose_expert(self, task: str, target: float, standing: str | None = None) -> str:
         """Returns the expert whose pattern lies nearest `target`.
@@ -59,12 +70,13 @@ def load_tasks(path: Path | str = DEFAULT_TASKS) -> Tasks:
     """Reads a task table.
 
     Raises:
-        InputError: The file is not TOML of the expected form, a number lies outside [0, 1], `unknown` is missing, or a
-            task names an expert without a pattern.
+        InputError: The file is not TOML of the expected form, a number lies outside of its bounds, `unknown` is missing, a task
+            names an expert without a pattern, or a pattern's `decoding` a setting that there is not.
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         patterns = {name: float(row["level"]) for name, row in table["patterns"].items()}
+        sampled = {name: dict(row["decoding"]) for name, row in table["patterns"].items() if "decoding" in row}
         profiles = {
             name: TaskProfile(name, float(row["desired"]), row["source"], row["expert"], float(row["usual_need"]))
             for name, row in table["tasks"].items()
@@ -95,4 +107,24 @@ def load_tasks(path: Path | str = DEFAULT_TASKS) -> Tasks:
         raise InputError(
             f"{path}: tasks.{UNKNOWN} names the expert with the highest level, which it never gets: name another"
         )
-    return Tasks(profiles, patterns)
+    return Tasks(profiles, patterns, decodings={name: _read_decoding(path, name, row) for name, row in sampled.items()})
+
+
+def write_decoding(decoding: Decoding) -> str:
+    """Writes the line of a pattern that says how its replies are sampled.
+
+    >>> write_decoding(Decoding(temperature=0.4))
+    'decoding = { temperature = 0.4, top_p = 0.9, repetition_penalty = 1.0, no_repeat_ngram_size = 6 }'
+    """
+    return f"decoding = {{ {', '.join(f'{name} = {getattr(decoding, name)}' for name in SAMPLED)} }}"
+
+
+def _read_decoding(path: Path | str, pattern: str, row: dict[str, Any]) -> Decoding:
+    if unknown := sorted(set(row) - set(SAMPLED)):
+        raise InputError(
+            f"{path}: patterns.{pattern}.decoding sets {unknown[0]!r:.80}: it may set {', '.join(SAMPLED)}"
+        )
+    try:
+        return Decoding(**row)
+    except InputError as error:
+        raise InputError(f"{path}: patterns.{pattern}.decoding: {error}") from error

@@ -92,6 +92,8 @@ def observe_node(node: Node) -> Node:
                 instruments.alarms.add(1, {**about, "alarm": alarm})
         elif update.get("route") == "hand_off":
             instruments.turns.add(1, {"route": "hand_off"})
+        elif node.__name__ == "generate_reply":
+            _count_tokens(instruments, _find_reply(update), state["expert"] if update["route"] == "adapter" else "base")
         return update
 
     return observed  # type: ignore[return-value]
@@ -112,13 +114,32 @@ def describe_update(update: Mapping[str, Any], state: Mapping[str, Any]) -> dict
         "drafts": len(update["revisions"]) if update.get("revisions") else None,
         **{name: (update.get("drift") or {}).get(name) for name in ("gap", "alarm", "turns")},
     }
-    reply = next((m for m in update.get("messages", []) if m.type == "ai"), None)
-    for name in ("input_tokens", "output_tokens"):
-        found[f"tokens.{name[:-7]}"] = (getattr(reply, "usage_metadata", None) or {}).get(name)
+    reply = _find_reply(update)
+    for name in ("input", "output"):
+        found[f"tokens.{name}"] = (reply.get("usage_metadata") or {}).get(f"{name}_tokens")
     if os.environ.get("EMPATHY_AGENT_TRACE_TEXT") == "1":
         found["message"] = next((str(m.text) for m in reversed(state["messages"]) if m.type == "human"), None)
-        found["reply"] = str(reply.text) if reply else None
+        found["reply"] = reply.get("content")
     return {f"empathy_agent.{name}": value for name, value in found.items() if value is not None}
+
+
+def _find_reply(update: Mapping[str, Any]) -> dict[str, Any]:
+    """What a node wrote as the reply, be it a message or a draft; empty where it wrote none."""
+    if draft := update.get("draft"):
+        return dict(draft)
+    reply = next((m for m in update.get("messages", []) if m.type == "ai"), None)
+    return {**reply.model_dump(), "content": str(reply.text)} if reply else {}
+
+
+def _count_tokens(instruments: _Instruments, reply: Mapping[str, Any], adapter: str) -> None:
+    """Counts the tokens of a reply that no worker of this process wrote; those are counted by `count_reply`, drafts included."""
+    about = reply["response_metadata"]
+    if about.get("model_provider") == "empathy-agent":
+        return
+    for name in ("input", "output"):
+        if count := (reply["usage_metadata"] or {}).get(f"{name}_tokens"):
+            reason = str(about.get("finish_reason", ""))
+            instruments.tokens.add(count, {"adapter": adapter, "finish_reason": reason, "type": name})
 
 
 @contextmanager

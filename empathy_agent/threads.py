@@ -38,21 +38,24 @@ class SqliteThreads(SqliteSaver):
         """
         if strategy != "keep_latest":
             raise NotImplementedError(f"strategy {strategy!r}: only 'keep_latest' is needed here")
-        try:
-            with self.cursor() as cursor:
-                # Unlike a turn's own write, a deletion need not be on the disk before the next message.
-                cursor.execute("PRAGMA synchronous=NORMAL")
-                for thread in thread_ids:
-                    spaces = "SELECT checkpoint_ns, MAX(checkpoint_id) FROM checkpoints WHERE thread_id = ? GROUP BY 1"
-                    for space, latest in cursor.execute(spaces, (thread,)).fetchall():
-                        for table in ("checkpoints", "writes"):
-                            cursor.execute(
-                                f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id < ?",
-                                (thread, space, latest),
-                            )
-        finally:
-            with self.cursor(transaction=False) as cursor:
+        with self.lock, closing(self.conn.cursor()) as cursor:  # nobody else may write while less is synchronized
+            self.setup()
+            # Unlike a turn's own write, a deletion need not be on the disk before the next message.
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            try:
+                with self.conn:
+                    for thread in thread_ids:
+                        _delete_older(cursor, thread)
+            finally:
                 cursor.execute("PRAGMA synchronous=FULL")
+
+
+def _delete_older(cursor: sqlite3.Cursor, thread: str) -> None:
+    spaces = "SELECT checkpoint_ns, MAX(checkpoint_id) FROM checkpoints WHERE thread_id = ? GROUP BY 1"
+    for space, latest in cursor.execute(spaces, (thread,)).fetchall():
+        for table in ("checkpoints", "writes"):
+            older = f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id < ?"
+            cursor.execute(older, (thread, space, latest))
 
 
 def find_database() -> str:

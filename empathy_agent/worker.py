@@ -11,13 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from empathy_agent.decoding import Decoding, Sampling, TextStream
 from empathy_agent.errors import InputError, OverloadedError, ReplyError
 from empathy_agent.prefixes import Past, Prefixes
-from empathy_agent.replies import Reply
+from empathy_agent.replies import Prompt, Reply
 from empathy_agent.telemetry import count_reply, observe_reading
 from empathy_agent.template import encode_prompt, find_turn_end
 from empathy_agent.turns import Turn
@@ -31,43 +31,29 @@ READ_BETWEEN = 256  # tokens of prompts between two steps
 READ_ALONE = 1024  # the same while no reply is being written
 READING = 8  # prompts that are read side by side
 SEEDS = 2**63
-
-
-@dataclass(eq=False)
-class _Prompt:
-    """A prompt that waits or is being read, and the replies that will answer it."""
-
-    ids: list[int]
-    adapter: str | None
-    start: int
-    replies: list[Reply]
-    read: int = 0
-    known: int = 0
-
-    @property
-    def reader(self) -> str | None:
-        """Whose keys and values can be shared: before its invocation an activated adapter's are the base's."""
-        return None if self.start else self.adapter
-
-    @property
-    def shared(self) -> int:
-        """How many tokens `reader` reads."""
-        return self.start or len(self.ids)
-
-    @property
-    def cancelled(self) -> bool:
-        return all(reply.cancelled for reply in self.replies)
+LEAST = {"max_rows": 1, "max_queued": 1, "kept_bytes": 0}  # of each limit of a worker
 
 
 class _Row:
     """A reply that is being written."""
 
-    def __init__(self, prompt: _Prompt, reply: Reply, worker: Worker):
+    def __init__(self, prompt: Prompt, reply: Reply, worker: Worker):
         self.prompt, self.reply = prompt, reply
         self.text = TextStream(worker.local.tokenizer, reply.decoding.stop)
         self.written: list[int] = []
         self.ends = ""  # why, once it does
         self.most = min(reply.decoding.max_new_tokens, worker.local.context - len(prompt.ids))
+
+
+def check_limits(**limits: object) -> None:
+    """Refuses limits of a worker that are no whole numbers or too small.
+
+    Raises:
+        InputError: With the name, and what is allowed.
+    """
+    for name, limit in limits.items():
+        if type(limit) is not int or limit < LEAST[name]:
+            raise InputError(f"{name} is {limit!r}: it must be a whole number from {LEAST[name]}")
 
 
 class Worker:
@@ -78,13 +64,17 @@ class Worker:
         max_rows: Replies in one batch.
         max_queued: Requests that may wait; one more raises `OverloadedError`.
         kept_bytes: Memory for what was made of earlier turns, so that the next turn reads only what is new; 0 is none.
+
+    Raises:
+        InputError: A limit is out of bounds.
     """
 
     def __init__(self, local: LocalModel, max_rows: int = 32, max_queued: int = 512, kept_bytes: int = 256 * 2**20):
         from empathy_agent.batch import Batch
 
+        check_limits(max_rows=max_rows, max_queued=max_queued, kept_bytes=kept_bytes)
         self.local = local
-        self.max_rows, self.max_queued = max_rows, max_queued
+        self.max_rows, self.max_queued, self.kept_bytes = max_rows, max_queued, kept_bytes
         tokenizer = local.tokenizer
         configured = getattr(getattr(local.model, "generation_config", None), "eos_token_id", None)
         ends = configured if isinstance(configured, list) else [configured]
@@ -93,14 +83,19 @@ class Worker:
         self._sampling = Sampling(sorted((special | set(tokenizer.all_special_ids)) - self._ends))
         self._prompts, self._batch = Batch(local), Batch(local)
         self._prefixes = Prefixes(kept_bytes)
-        self._reading: list[_Prompt] = []
+        self._reading: list[Prompt] = []
         self._rows: list[_Row] = []
-        self._waiting: deque[_Prompt] = deque()
+        self._waiting: deque[Prompt] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=f"empathy-agent {local.name}", daemon=True)
         self._thread.start()
         atexit.register(self.close)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still write: it is not closed, and its thread is in this process."""
+        return not self._closed and self._thread.is_alive()
 
     def submit(self, turns: list[Turn], adapter: str | None, decoding: Decoding, n: int = 1) -> Reply:
         """Queues a reply to `turns`, or `n` candidates in `Reply.candidates` whose prompt is read once.
@@ -132,9 +127,9 @@ class Worker:
                 raise ReplyError("the worker's thread is not in this process: make the engine after forking")
             if sum(not prompt.cancelled for prompt in self._waiting) >= self.max_queued:
                 raise OverloadedError(
-                    f"{self.max_queued} replies are waiting already: try again later, or raise max_queued"
+                    f"{self.max_queued} requests are waiting already: try again later, or raise max_queued"
                 )
-            self._waiting.append(_Prompt(ids, adapter, start, replies))
+            self._waiting.append(Prompt(ids, adapter, start, replies))
             self._changed.notify()
         return replies[0]
 
@@ -220,7 +215,7 @@ class Worker:
             self._batch.add([row.prompt.adapter for row in new], [row.prompt.start for row in new], pasts)
             self._advance(logits[done], first)
 
-    def _leave_reading(self, prompts: list[_Prompt]) -> None:
+    def _leave_reading(self, prompts: list[Prompt]) -> None:
         if prompts:
             staying = [i for i, prompt in enumerate(self._reading) if prompt not in prompts]
             self._prompts.keep(staying)
@@ -253,7 +248,7 @@ class Worker:
         self._sampling.keep(staying)
         self._batch.keep(staying)
 
-    def _finish(self, prompt: _Prompt, reply: Reply, reason: str, row: _Row | None = None) -> None:
+    def _finish(self, prompt: Prompt, reply: Reply, reason: str, row: _Row | None = None) -> None:
         if row and (text := row.text.finish()):
             reply.write(text)
         read, wrote = len(prompt.ids), len(row.written) if row else 0
@@ -269,7 +264,7 @@ class Worker:
         )
         count_reply(reply)
 
-    def _drop(self, prompts: Sequence[_Prompt], reason: str) -> None:
+    def _drop(self, prompts: Sequence[Prompt], reason: str) -> None:
         for prompt in prompts:
             for reply in prompt.replies:
                 self._finish(prompt, reply, reason)
@@ -280,7 +275,7 @@ class Worker:
         self._reading, self._rows = [], []
         for part in (self._prompts, self._batch, self._sampling):
             part.keep([])
-        unread: list[tuple[_Prompt, Reply, _Row | None]] = [(p, reply, None) for p in reading for reply in p.replies]
+        unread: list[tuple[Prompt, Reply, _Row | None]] = [(p, reply, None) for p in reading for reply in p.replies]
         for prompt, reply, row in [*unread, *((row.prompt, row.reply, row) for row in rows)]:
             if not reply.finish_reason:
                 if error:

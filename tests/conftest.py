@@ -1,8 +1,9 @@
-"""Fixtures: tiny random models in the hub's format, a scripted chat model, and the shipped engine."""
+"""Fixtures: tiny random models in the hub's format, a server of them, a PostgreSQL server, and the shipped engine."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,40 @@ def tiny_adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def engine() -> EmpathyEngine:
     """The embedded default, as it ships."""
     return EmpathyEngine()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    from tests.postgres_server import run_postgres
+
+    with run_postgres() as address:
+        yield address
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """The address of a database whose public schema is empty."""
+    psycopg = pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return postgres_server
+
+
+@pytest.fixture(scope="session")
+def expert_server(tiny_model: Path, tiny_adapters: Path) -> Iterator[str]:
+    """The address of an OpenAI-compatible server of the tiny base and its adapters."""
+    from tests.openai_server import start_server, stop_server
+
+    process, url = start_server(tiny_model, tiny_adapters)
+    yield url
+    stop_server(process)
+
+
+@pytest.fixture
+def fail(expert_server: str) -> Iterator[Callable[..., None]]:
+    """Makes that server fail, as in `fail("500", 2, model="served-factual")`; what was asked before is forgotten."""
+    from tests.openai_server import set_fault
+
+    set_fault(expert_server)
+    yield lambda *fault, **more: set_fault(expert_server, *fault, **more)
+    set_fault(expert_server)

@@ -1,23 +1,61 @@
-"""A small OpenAI-compatible server over the package's own worker, run by test_server.py in a process of its own.
+"""A small OpenAI-compatible server over the package's own worker, which tests run in a process of its own.
 
 `POST /fault {"kind", "times", "model"}` makes the next requests fail: a status such as "500", "garbage", "html", "empty", "die"
-(in mid-reply), "stall" (says nothing), "slow" (a token now and then), "context" (prompt too long).
+(the connection, in mid-reply), "kill" (the process, in mid-reply), "stall" (says nothing), "slow" (a token now and then),
+"context" (prompt too long). `GET /asked` tells what was asked since.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
+
+from langchain_core.messages import convert_to_messages
 
 from empathy_agent import ExpertChatModel
 
 PARENT = "tiny"
+SERVED = {"factual": "served-factual", "compassionate": "served-compassionate", "encouraging": "served-encouraging"}
 fault: dict[str, Any] = {"times": 0}
 asked: list[dict[str, Any]] = []
+
+
+def start_server(model: Path, adapters: Path, port: str = "0") -> tuple[subprocess.Popen[str], str]:
+    """Starts the server in a process of its own, and returns that with its address."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(model), str(adapters), port], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+
+def stop_server(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait(timeout=30)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def set_fault(address: str, kind: str = "", times: int = 0, **more: str) -> None:
+    """Makes the next `times` requests fail, or with `model=name` those for one model; forgets what was asked before."""
+    body = json.dumps({"kind": kind, "times": times, **more}).encode()
+    urlopen(Request(f"{address}/fault", data=body, method="POST"), timeout=10).close()
+
+
+def list_asked(address: str) -> list[dict[str, Any]]:
+    """The `model`, `messages` and `key` of every request since the last fault was set."""
+    with urlopen(f"{address}/asked", timeout=10) as answer:
+        found: list[dict[str, Any]] = json.load(answer)
+        return found
 
 
 class Server(BaseHTTPRequestHandler):
@@ -42,7 +80,7 @@ class Server(BaseHTTPRequestHandler):
             fault.update(body)
             asked.clear()
             return self._answer(200, {})
-        asked.append({"model": body["model"], "messages": len(body["messages"]), "key": self.headers["Authorization"]})
+        asked.append({"model": body["model"], "messages": body["messages"], "key": self.headers["Authorization"]})
         name = body["model"].removeprefix("served-")
         if body["model"] != PARENT and name not in self.model.worker.local.adapters:
             return self._answer(404, {"error": {"message": f"The model `{name}` does not exist.", "code": 404}})
@@ -82,7 +120,7 @@ class Server(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        messages = [(m["role"], m["content"]) for m in body["messages"]]
+        messages = convert_to_messages(body["messages"])
         bound = self.model.bind(
             adapter=adapter, temperature=body["temperature"], max_new_tokens=body["max_tokens"], seed=body["seed"]
         )
@@ -91,6 +129,8 @@ class Server(BaseHTTPRequestHandler):
                 if kind == "slow":
                     time.sleep(0.6)
                 self._send({"delta": {"role": "assistant", "content": str(piece.text)}, "finish_reason": None})
+                if kind == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
                 if kind == "die":
                     self.close_connection = True
                     return self.connection.shutdown(socket.SHUT_RDWR)

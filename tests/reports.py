@@ -52,7 +52,7 @@ def write_conversation(
     turns = []
     for number, level in enumerate(perceived):
         turns += [{"role": "user", "content": f"message {number}"}, write_reply(level, desired)]
-    found = {"id": name, "task": task, "persona": None, "status": "done", "error": None, "emotion": None}
+    found = {"id": name, "task": task, "persona": None, "status": "done", "error": None, "emotion": None, "role": None}
     return {**found, "turns": turns, **more}
 
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from empathy_agent.decoding import Decoding, Sampling, TextStream
 from empathy_agent.errors import InputError
@@ -80,6 +84,61 @@ def test_pieces_of_a_stream_are_the_whole_text():
     pieces = [stream.add(token) for token in ids]
     assert "".join(pieces) + stream.finish() == text
     assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.fixture(scope="module")
+def bytewise(tiny_model: Path) -> Any:
+    """A tokenizer to which most characters beyond ASCII are several tokens, one a byte."""
+    tokenizer = load_base(str(tiny_model))[1]
+    assert len(tokenizer("🌧", add_special_tokens=False)["input_ids"]) == 4
+    return tokenizer
+
+
+def stream(tokenizer: Any, ids: list[int], *stop: str) -> tuple[str, bool]:
+    """What a stream sends of tokens until it stops, and whether it did."""
+    text = TextStream(tokenizer, stop)
+    pieces = []
+    for token in ids:
+        pieces.append(text.add(token))
+        if text.stopped:
+            break
+    return "".join([*pieces, text.finish()]), text.stopped
+
+
+# Few different characters, of one to four bytes, so that stop strings occur, overlap themselves and almost occur.
+FEW = st.text(st.sampled_from("ab é祝🌧"), max_size=12)
+
+
+@settings(max_examples=200, derandomize=True, database=None, deadline=None)
+@given(text=FEW, stop=FEW.filter(bool))
+def test_a_stream_ends_before_its_stop_string_whatever_tokens_hold_it(bytewise: Any, text: str, stop: str):
+    ids = bytewise(text, add_special_tokens=False)["input_ids"]
+    assert bytewise.decode(ids) == text
+    assert stream(bytewise, ids, stop) == (text.split(stop)[0], stop in text)
+
+
+def test_of_several_stop_strings_the_one_that_is_whole_first_ends_the_stream(bytewise: Any):
+    ids = bytewise("one 🌧🌧 two 祝你 three", add_special_tokens=False)["input_ids"]
+    assert stream(bytewise, ids, "祝你", "🌧 two") == ("one 🌧", True)
+    assert stream(bytewise, ids, "你 four", "🌧🌧🌧") == ("one 🌧🌧 two 祝你 three", False)
+
+
+@settings(max_examples=100, derandomize=True, database=None, deadline=None)
+@given(data=st.lists(st.integers(0, 399), max_size=30))
+def test_any_tokens_stream_as_they_decode_together_less_an_unfinished_end(bytewise: Any, data: list[int]):
+    whole = bytewise.decode(data, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert stream(bytewise, data)[0] == whole.rstrip("\ufffd")
+
+
+def test_a_stop_string_that_ends_before_an_unfinished_character_is_not_sent(bytewise: Any):
+    """A token may hold the end of a stop string and the first byte of a character that never comes."""
+
+    class Pairs:
+        def decode(self, ids: list[int], **_: Any) -> str:
+            return b"".join([b"go S", b"TO", b"P\xf0"][token] for token in ids).decode(errors="replace")
+
+    assert stream(Pairs(), [0, 1, 2], "STOP") == ("go ", True)
+    assert stream(Pairs(), [0, 1], "STOP") == ("go STO", False)
 
 
 @pytest.mark.parametrize(

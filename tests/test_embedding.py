@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
@@ -14,8 +15,9 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
 
-from empathy_agent import EmpathyEngine, EmpathyMiddleware, build_graph
-from empathy_agent.state import Drift, Task
+from benchmarks.scripted import script_engine
+from empathy_agent import EmpathyEngine, EmpathyMiddleware, InputError, Settings, build_graph
+from empathy_agent.state import Drift, EmpathyState, Task
 
 THREAD = {"configurable": {"thread_id": "host"}}
 TURNS = ["A funny film please", "something from the 80s", "thanks"]
@@ -64,6 +66,49 @@ def test_a_subgraph_with_a_memory_of_its_own_goes_on_in_a_host_that_knows_only_m
         if checkpoint.config["configurable"]["checkpoint_ns"] == "empathy"
     ]
     assert max(values["drift"]["turns"] for values in own if "drift" in values) == 3
+
+
+@dataclass
+class Bare:
+    """A host's own context, which knows nothing of empathy."""
+
+    user: str = "u-17"
+
+
+@dataclass
+class Own(Bare):
+    empathy: Any = None
+
+
+class Mapped(TypedDict, total=False):
+    user: str
+    empathy: dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    ("context", "expert"),
+    [
+        (Bare(), "considerate"),
+        (Own(), "considerate"),
+        (Own(empathy=Settings(expert="encouraging", max_revisions=0)), "encouraging"),
+        (Own(empathy={"expert": "encouraging", "max_revisions": 0}), "encouraging"),
+        (Mapped(user="u-17", empathy={"expert": "encouraging", "max_revisions": 0}), "encouraging"),
+    ],
+)
+@pytest.mark.parametrize("form", ["subgraph", "node"])
+def test_a_host_has_a_context_of_its_own_with_settings_in_its_field_empathy(form: str, context: Any, expert: str):
+    inner = build_graph(engine=script_engine(script(*["Try Airplane!"] * 2))).compile()
+    host = StateGraph(EmpathyState, context_schema=type(context) if isinstance(context, Bare) else Mapped)
+    host.add_node("empathy", inner if form == "subgraph" else lambda state: inner.invoke(state))
+    host.add_edge(START, "empathy")
+    state: Any = host.compile().invoke(say("A funny film please"), context=context)
+    assert (state["expert"], state["messages"][-1].text) == (expert, "Try Airplane!")
+
+
+def test_a_field_empathy_that_holds_no_settings_is_named():
+    graph: Any = build_graph(engine=script_engine()).compile()
+    with pytest.raises(InputError, match="empathy is 'warm': it must be Settings"):
+        graph.invoke(say("A funny film please"), context={"empathy": "warm"})
 
 
 class Appended(TypedDict):

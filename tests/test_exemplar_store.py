@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,6 @@ from empathy_agent.exemplar_store import EncoderEmbeddings, StoredExemplars, add
 from empathy_agent.turns import Turn
 
 GRIEF = [Turn(role="user", content="My dad died last week and I cannot stop crying, every morning is the same")]
-SERVER = os.environ.get("EMPATHY_AGENT_TEST_DATABASE", "")
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +75,45 @@ def test_a_document_without_its_fields_is_named(engine: EmpathyEngine):
         StoredExemplars(store).recall(engine.encoder, GRIEF, "therapy", 0.9, 1)
 
 
-@pytest.mark.skipif(not SERVER, reason="no PostgreSQL: set EMPATHY_AGENT_TEST_DATABASE")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_pgvector_recalls_what_the_index_recalls(engine: EmpathyEngine):
-    postgres = pytest.importorskip("langchain_postgres", reason="langchain-postgres is not installed")
-    psycopg = pytest.importorskip("psycopg")
-    with psycopg.connect(SERVER, autocommit=True) as connection:
-        known = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone()
+@pytest.fixture
+def pgvector(engine: EmpathyEngine, postgres: str) -> Iterator[VectorStore]:
+    """The shipped exemplars in PostgreSQL's own vector store."""
+    module = pytest.importorskip("langchain_postgres", reason="langchain-postgres is not installed")
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    database = sqlalchemy.create_engine(postgres.replace("postgresql://", "postgresql+psycopg://", 1))
+    with database.connect() as connection:
+        known = connection.execute(
+            sqlalchemy.text("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'")
+        ).scalar()
     if not known:
-        pytest.skip("this PostgreSQL has no pgvector: install postgresql-15-pgvector")
-    url = SERVER.replace("postgresql://", "postgresql+psycopg://", 1)
-    store = postgres.PGVector(EncoderEmbeddings(engine.encoder), connection=url, pre_delete_collection=True)
+        pytest.skip("this PostgreSQL has no extension pgvector: pip install pgserver, which brings one that has")
+    store = module.PGVector(EncoderEmbeddings(engine.encoder), connection=database)
     add_exemplars(store)
-    indexed, stored = (
-        exemplars.recall(engine.encoder, GRIEF, "therapy", 0.9, 3)
-        for exemplars in (engine.exemplars, StoredExemplars(store))
-    )
-    assert [e["id"] for e in stored] == [e["id"] for e in indexed]
+    yield store
+    database.dispose()
+
+
+def test_pgvector_recalls_what_the_index_recalls(engine: EmpathyEngine, pgvector: VectorStore):
+    for text, task, target in (
+        (GRIEF[0]["content"], "therapy", 0.9),
+        ("the train was cancelled and the hotel keeps my money", "customer_support", 0.45),
+        ("a short funny film for tonight please", "movie_recommendation", 0.1),
+    ):
+        turns = [Turn(role="user", content=text)]
+        indexed, stored = (
+            exemplars.recall(engine.encoder, turns, task, target, 3)
+            for exemplars in (engine.exemplars, StoredExemplars(pgvector))
+        )
+        assert [e["id"] for e in stored] == [e["id"] for e in indexed]
+        assert [e["score"] for e in stored] == pytest.approx([e["score"] for e in indexed], abs=1e-3)
+
+
+def test_pgvector_finds_by_task_and_replaces_and_deletes_by_id(engine: EmpathyEngine, pgvector: VectorStore):
+    count = add_exemplars(pgvector)  # a second time
+    text = GRIEF[0]["content"]
+    assert len(pgvector.similarity_search(text, k=2 * count)) == count
+    found = pgvector.similarity_search(text, k=5, filter={"task": "tutoring"})
+    assert [document.metadata["task"] for document in found] == ["tutoring"] * 5
+    first, second, third = StoredExemplars(pgvector).recall(engine.encoder, GRIEF, "therapy", 0.9, 3)
+    pgvector.delete([first["id"]])
+    assert StoredExemplars(pgvector).recall(engine.encoder, GRIEF, "therapy", 0.9, 2) == [second, third]

@@ -48,7 +48,7 @@ def test_every_key_of_the_state_is_written_and_survives_strict_serialization():
     state = graph.get_state(config).values
     assert set(state) == {
         "messages", "safety", "review", "task", "need", "desired", "target", "expert", "exemplars", "route", "route_reason",
-        "assessment", "revisions", "drift",
+        "assessment", "draft", "revisions", "drift",
     }  # fmt: skip
     again = checkpointer.serde.loads_typed(
         checkpointer.serde.dumps_typed({k: v for k, v in state.items() if k != "messages"})

@@ -26,6 +26,7 @@ def test_numbers_are_those_of_the_formulas():
         "perceived_interval": [0.5, 0.5],
         "gap": 0.0,
         "abs_gap": 0.033333,
+        "abs_gap_interval": [0.0, 0.066667],
         "gap_reduction": 0.888889,
         "conversations": 2,
     }
@@ -90,6 +91,7 @@ def test_a_system_that_failed_always_has_no_numbers_and_spoils_no_other():
     assert experts["mean_abs_gap"] == pytest.approx(0.1)
     assert experts["gap_reduction"] is None
     assert {row["p"] for row in report["comparisons"]} == {None}
+    assert {row["conversations"] for row in report["comparisons"]} == {0}
     assert "| base | – |" in write_summary(report)
 
 
@@ -164,6 +166,102 @@ def test_a_dimension_that_does_not_apply_is_skipped_and_other_means_stay():
     assert system["mechanisms"]["exploration"] == 1.25
 
 
+def play_user(name: str, disclosed: list[bool | None], emotion: list[float], **more: object) -> dict:
+    """A session with a simulated user: for each message whether something was due and told, or None."""
+    found = write_conversation(name, [0.5, 0.7, 0.4], emotion=emotion, persona="p1", role={"retries": 0, "breaks": []})
+    for turn, told in zip(found["turns"][::2], disclosed, strict=True):
+        turn |= {"disclosed": None if told is None else "she lost her job", "told": told}
+    return {**found, **more}
+
+
+def test_simulated_users_are_counted_and_held_to_their_role():
+    left = {"turn": 1, "kind": "repeats", "kept": True}
+    mended = {"turn": 2, "kind": "assistant", "kept": False}
+    talks = [
+        play_user("a", [None, True, False], [40, 70, 100, 90], role={"retries": 2, "breaks": [left, mended]}),
+        play_user("b", [None, None, True], [40, 30, 5, 0]),
+        write_conversation("script", [0.5]),
+    ]
+    system = write_report({"experts": talks, "scripted": talks[2:]})["systems"]
+    users, ends = system["experts"]["users"], system["experts"]["users_interval"]
+    assert users == {
+        "sessions": 2,
+        "messages": 6,
+        "retries": 2,
+        "breaks": {"repeats": 1},
+        "disclosures": 3,
+        "out_of_role": pytest.approx(1 / 6, abs=1e-6),
+        "goals_reached": 0.5,
+        "told": pytest.approx(2 / 3, abs=1e-6),
+        "told_abs_gap": pytest.approx((0.2 + 0.1) / 2),  # of the replies right after what was told
+    }
+    assert ends == {
+        "out_of_role": [0.0, pytest.approx(1 / 3, abs=1e-6)],
+        "goals_reached": [0.0, 1.0],
+        "told": [0.5, 1.0],
+        "told_abs_gap": [0.1, 0.2],
+    }
+    assert system["experts"]["emotion"] == {"start": 40, "final": 45, "content": 0.0, "lost": 0.5}
+    assert system["experts"]["emotion_interval"]["content"] == [0.0, pytest.approx(0.657619, abs=1e-5)]
+    assert system["scripted"]["users"] is system["scripted"]["emotion"] is None
+    text = write_summary(write_report({"experts": talks})).replace("\N{NO-BREAK SPACE}", " ")
+    for row in ("Goals reached | 50 % (0 % to 100 %)", "Messages out of role | 17 % (0 % to 33 %)"):
+        assert f"| {row} |" in text
+    assert "| Gap of the replies to them | 0.15 (0.10 to 0.20) |" in text
+
+
+def test_no_violation_is_no_proof_that_there_is_none():
+    clean = [write_conversation(f"c{at}", [0.5] * 30) for at in range(10)]
+    system = write_report({"experts": clean})["systems"]["experts"]
+    assert (system["violations"], system["violation_share"]) == (0, 0.0)
+    low, high = system["violation_share_interval"]
+    assert low == 0
+    assert high == pytest.approx(0.2775, abs=1e-3)  # of 10 conversations, however many replies they have
+    clean[0]["turns"][1]["violations"] = clean[0]["turns"][3]["violations"] = ["feeling"]
+    one = write_report({"experts": clean})["systems"]["experts"]
+    assert (one["violations"], one["violations_by"], one["violation_share"]) == (2, {"feeling": 2}, 0.1)
+
+
+def test_every_figure_that_is_a_mean_has_an_interval_around_it():
+    talks = [
+        write_conversation(f"c{at}", [0.3 + 0.02 * at + 0.01 * n * (at % 3) for n in range(12)]) for at in range(8)
+    ]
+    for at, talk in enumerate(talks):
+        for turn in talk["turns"][1::2]:
+            turn["content"] = "Two of them, and " + "one more, " * at
+    base = [write_conversation(f"c{at}", [0.1 + 0.01 * at] * 12) for at in range(8)]
+    system = write_report({"base": base, "experts": talks})["systems"]["experts"]
+    single = (
+        "mean_abs_gap",
+        "mean_gap",
+        "gap_reduction",
+        "score_factor",
+        "over_share",
+        "under_share",
+        "violation_share",
+    )
+    pairs = [(system[name], system[f"{name}_interval"]) for name in (*single, "alarm_share")]
+    for group in ("thirds", "retention", "session", "language", "dimensions", "mechanisms"):
+        values, ends = system[group], system[f"{group}_interval"]
+        assert values.keys() == ends.keys()
+        pairs += [(value, ends[name]) for name, value in values.items()]
+    known = [(value, ends) for value, ends in pairs if value is not None]
+    assert len(known) == len(pairs) - 4  # retention at 20, 30 and 50, and the dimension that does not apply
+    assert all(ends[0] <= value <= ends[1] for value, ends in known)
+    assert system["retention_interval"]["10"][0] < system["retention"]["10"] < system["retention_interval"]["10"][1]
+    assert system["language_interval"]["words"][0] < system["language_interval"]["words"][1]
+
+
+def test_retention_of_two_systems_is_compared_over_the_conversations_that_both_have():
+    steady = [write_conversation(f"c{at}", [0.8] * 10) for at in range(6)]
+    fading = [write_conversation(f"c{at}", [0.8] * 5 + [0.4] * 5) for at in range(5)]
+    report = write_report({"prompt": fading, "experts": steady})
+    (row,) = [row for row in report["comparisons"] if row["metric"].startswith("retention")]
+    assert (row["metric"], row["conversations"], row["difference"]) == ("retention_10", 5, 0.5)
+    assert row["interval"] == [0.5, 0.5]
+    assert row["p"] is row["p_holm"] is None
+
+
 def test_ablations_have_the_shape_of_a_system_without_conversations():
     talks = [write_conversation(name, [0.4, 0.5]) for name in "ab"]
     worse = [write_conversation(name, [0.2, 0.2]) for name in "ab"]
@@ -179,9 +277,13 @@ def test_the_summary_can_be_quoted():
     base = [write_conversation(f"c{at}", [0.1, 0.2, 0.1]) for at in range(6)]
     good = [write_conversation(f"c{at}", [0.45, 0.5, 0.55]) for at in range(6)]
     report = write_report({"base": base, "experts": good}, {"no_revise": base}, judges=["learned", "user"])
-    text = write_summary(report)
-    assert "| experts | 0.033 [0.033, 0.033] | 90.9 % [90.9 %, 90.9 %] | 3.75 |" in text
+    text = write_summary(report).replace("\N{NO-BREAK SPACE}", " ")
+    assert "| experts | 0.033 [0.033, 0.033] | 90.9 % [90.9 %, 90.9 %] | 3.75 [3.75, 3.75] |" in text
     assert "**not independent**: it also picks" in text
-    for title in ("## Tasks", "## Comparisons", "## Judges, apart", "## Ablations"):
+    for title in ("## Tasks", "## Comparisons", "## All figures", "## Judges, apart", "## Ablations"):
         assert title in text
+    assert "| absolute gap at turn | 1 | 2 | 3 |" in text
+    assert "| experts | 0.050 | 0.000 | 0.050 |" in text
+    assert "| Replies with too little | 100 % (61 % to 100 %) | 0 % (0 % to 39 %) |" in text
+    assert "| Conversations with one | 0 % (0 % to 39 %) | 0 % (0 % to 39 %) |" in text
     assert "nan" not in text.lower().split()

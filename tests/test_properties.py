@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from benchmarks.soak import script_engine
+from benchmarks.scripted import script_engine
 from empathy_agent import InputError, Settings, build_graph, measures
 from empathy_agent.decoding import Decoding
 from empathy_agent.drift import KEPT, correct_target, track_drift

@@ -6,7 +6,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from benchmarks.soak import script_engine
+from benchmarks.scripted import script_engine
 from empathy_agent import Settings, build_graph
 from empathy_agent.review import change_need
 from empathy_agent.state import Need
@@ -41,7 +41,7 @@ def test_a_person_sees_the_reply_with_its_need_target_and_expert():
     assert set(question) == {"reply", "assessment", "need", "target", "expert"}
 
 
-@pytest.mark.parametrize("answer", [True, ""])
+@pytest.mark.parametrize("answer", [True, "", "true"])
 def test_a_reply_is_sent_as_it_is(answer: Any):
     talk = Conversation()
     talk.ask()
@@ -50,7 +50,7 @@ def test_a_reply_is_sent_as_it_is(answer: Any):
     assert state["drift"]["turns"] == 1
 
 
-@pytest.mark.parametrize("answer", ["Better words.", {"reply": "  Better words.\x1b "}])
+@pytest.mark.parametrize("answer", ["Better words.", {"reply": "  Better words.\x1b "}, '{"reply": "Better words."}'])
 def test_a_reply_is_sent_as_edited(answer: Any):
     talk = Conversation()
     talk.ask()
@@ -72,6 +72,13 @@ def test_another_level_is_answered_anew_by_the_matching_expert(level: float, exp
     assert [m.text for m in state["messages"]] == ["A film please", "A new draft."]
     assert state["need"]["reasons"][-1] == "target set by a person"
     assert state["drift"]["gap"] == pytest.approx(state["assessment"]["level"] - level, abs=1e-4)
+
+
+def test_json_from_a_text_box_is_read_and_other_text_with_a_brace_is_sent():
+    talk = Conversation()
+    talk.ask()
+    assert get_question(talk.answer(' {"level": 0.3} '))["target"] == 0.3
+    assert talk.answer("{Laughs} Then the short one.")["messages"][-1].text == "{Laughs} Then the short one."
 
 
 def test_another_need_moves_the_target_and_is_answered_anew():
@@ -109,6 +116,7 @@ def test_a_person_may_change_the_aim_more_than_once_and_over_turns():
         ({"level": 0.3, "reply": "x"}, "resume with one of"),
         ([1], "resume with one of"),
         (False, "resume with one of"),
+        ('{"level": 3}', "level must be a number between 0 and 1"),
     ],
 )
 def test_a_bad_answer_is_asked_again_and_the_thread_goes_on(answer: Any, error: str):

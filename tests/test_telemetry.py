@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from benchmarks.soak import script_engine
-from empathy_agent import Settings, build_graph, telemetry
+from benchmarks.scripted import script_engine
+from empathy_agent import EmpathyMiddleware, ExpertChatModel, Settings, build_graph, telemetry
 from empathy_agent.decoding import Decoding
 from empathy_agent.errors import ReplyError
 from empathy_agent.models import load_model
@@ -117,6 +121,49 @@ def test_no_text_leaves_by_default(collected: Collected, monkeypatch: pytest.Mon
     assert "recognize_task" in shown
     assert SECRET not in shown
     assert TOLD not in shown
+
+
+def test_no_text_leaves_from_drafts_edits_exemplars_agents_or_the_worker(
+    collected: Collected, tiny_model: Path, tiny_adapters: Path
+):
+    writer = ExpertChatModel(model=str(tiny_model), adapters=str(tiny_adapters))
+    revised = Settings(max_revisions=1, tolerance=0.0, level=1.0, candidates=2, max_new_tokens=8)
+    state = build_graph(engine=script_engine(writer)).compile().invoke(say(SECRET), context=revised)
+    drafts = [draft["content"] for draft in state["revisions"]]
+    writer.worker.close()
+    engine = script_engine(Recorder(reply=f"Poor {TOLD}."))
+    graph = build_graph(engine=engine).compile(checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "t"}}
+    waiting = Settings(review=True, max_revisions=0, level=1.0)
+    recalled = graph.invoke(say(SECRET), thread, context=waiting)["exemplars"]
+    for answer in ({"reply": 3}, f"{TOLD} is fine."):  # the first one is refused, and asked again with the reason
+        graph.invoke(Command(resume=answer), thread, context=waiting)
+    agent = create_agent(Recorder(reply=f"Poor {TOLD}."), middleware=[EmpathyMiddleware(engine=engine)])
+    agent.invoke(say(f"I want to kill {SECRET}"))
+    names = [span.name for span in collected.exporter.get_finished_spans()]
+    assert names.count("generate_reply") == 3
+    assert names.count("assess_reply") == 6
+    assert "read_prompts" in names
+    shown = collected.read_everything()
+    assert recalled
+    for text in (SECRET, TOLD, *drafts, *(e["user"] for e in recalled), *(e["reply"] for e in recalled)):
+        assert text not in shown
+
+
+def test_tokens_of_a_model_elsewhere_are_counted_too(collected: Collected):
+    usage = {"input_tokens": 40, "output_tokens": 7, "total_tokens": 47}
+
+    class Remote(Recorder):
+        def _generate(self, *_: Any, **__: Any) -> Any:
+            message = AIMessage("Here.", usage_metadata=usage, response_metadata={"finish_reason": "stop"})
+            return ChatResult(generations=[ChatGeneration(message=message)])
+
+    context = Settings(max_revisions=1, tolerance=0.0, level=1.0)
+    build_graph(engine=script_engine(Remote())).compile().invoke(say("A film please"), context=context)
+    about = {"adapter": "base", "finish_reason": "stop"}
+    expected = [(80, {**about, "type": "input"}), (14, {**about, "type": "output"})]
+    assert collected.read_measures()["empathy_agent.tokens"] == expected, "both drafts count"
+    assert collected.spans["generate_reply"].attributes["empathy_agent.tokens.output"] == 7
 
 
 def test_text_is_added_where_it_was_asked_for(collected: Collected, monkeypatch: pytest.MonkeyPatch):

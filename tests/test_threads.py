@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,22 +23,12 @@ from empathy_agent.forgetting import forget_thread
 from empathy_agent.state import EmpathyState
 from empathy_agent.threads import describe_database, find_database, open_threads, prune_thread, reported
 
-SERVER = os.environ.get("EMPATHY_AGENT_TEST_DATABASE", "")
 SECRET = "Quintessa Featherstonehaugh told nobody about the lighthouse"
-needs_server = pytest.mark.skipif(
-    not SERVER, reason="no PostgreSQL: set EMPATHY_AGENT_TEST_DATABASE=postgresql://… of an empty database"
-)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_server)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield str(tmp_path / "threads.sqlite")
-        return
-    psycopg = pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
-    with psycopg.connect(SERVER, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    yield SERVER
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "threads.sqlite") if request.param == "sqlite" else request.getfixturevalue("postgres")
 
 
 def build(saver: Any, ask: bool = False) -> Any:
@@ -82,21 +71,97 @@ def read_everything(database: str) -> bytes:
     return b"\n".join(field if isinstance(field, bytes) else str(field).encode() for row in rows for field in row)
 
 
-def test_a_long_thread_stays_small_and_every_message_is_there(database: str):
+def test_a_thread_of_500_turns_stays_small_and_every_message_is_there(database: str):
+    config = {"configurable": {"thread_id": "long"}}
+    past = [
+        kind(f"message {turn} about the garden", id=uuid4().hex)
+        for turn in range(470)
+        for kind in (HumanMessage, AIMessage)
+    ]
     with open_threads(database) as saver:
         graph = build(saver)
-        for turn in range(150):
+        graph.update_state(config, {"messages": past}, as_node="reply")
+        for turn in range(470, 500):
             state = say(graph, "long", f"message {turn} about the garden")
-        assert len(state["messages"]) == 2 * (turn + 1)
         assert count_rows(saver, "long") == 1
+        assert measure_file(database) < 6_000_000, "with the log, which does not grow beyond 4 MB"
     with open_threads(database) as saver:  # another process would see the same
-        stored = build(saver).get_state({"configurable": {"thread_id": "long"}}).values
+        stored = build(saver).get_state(config).values
     assert [m.text for m in stored["messages"]] == [m.text for m in state["messages"]]
+    assert len({m.id for m in stored["messages"]}) == 1000
     beside = len(saver.serde.dumps_typed({k: v for k, v in stored.items() if k != "messages"})[1])
     assert beside < 4096
-    if "://" not in database:
-        log = Path(f"{database}-wal")
-        assert Path(database).stat().st_size + (log.stat().st_size if log.is_file() else 0) < 3_000_000
+    assert measure_file(database) < 1_000_000
+
+
+def measure_file(database: str) -> int:
+    """Bytes of a SQLite file and its log; 0 for a server."""
+    return sum(file.stat().st_size for file in Path(database).parent.glob("threads.sqlite*"))
+
+
+def test_nobody_writes_while_less_is_synchronized_for_pruning(tmp_path: Path):
+    class Hurried:
+        """A lock that another thread has been waiting for, so that it writes as soon as the lock is let go."""
+
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            if waiting:
+                waiting.pop()()
+
+    with open_threads(tmp_path / "t.sqlite") as saver:
+        graph, config, lock = build(saver), {"configurable": {"thread_id": "other"}}, saver.lock
+        for _ in range(2):
+            say(graph, "t", "hello")
+        levels: list[int] = []
+
+        def write() -> None:
+            levels.extend(saver.conn.execute("PRAGMA synchronous").fetchone())
+            graph.invoke({"messages": [HumanMessage("meanwhile")]}, config, durability="exit")
+
+        waiting, saver.lock = [write], Hurried()  # type: ignore[assignment]
+        saver.prune(["t"])
+        assert levels == [2], "FULL, as for every turn"
+        assert len(graph.get_state(config).values["messages"]) == 2
+
+
+def test_a_failing_pruning_changes_nothing_and_turns_are_synchronized_after_it(tmp_path: Path):
+    with open_threads(tmp_path / "t.sqlite") as saver:
+        graph = build(saver)
+        for thread in ("a", "b"):
+            graph.invoke({"messages": [HumanMessage("hi")]}, {"configurable": {"thread_id": thread}}, durability="sync")
+        before = count_rows(saver, "a")
+        fail = "BEGIN SELECT RAISE(ABORT, 'full'); END"
+        saver.conn.execute(f"CREATE TRIGGER full BEFORE DELETE ON checkpoints WHEN OLD.thread_id = 'b' {fail}")
+        with pytest.raises(sqlite3.IntegrityError, match="full"):
+            saver.prune(["a", "b"])
+        assert count_rows(saver, "a") == before > 1
+        assert saver.conn.execute("PRAGMA synchronous").fetchone() == (2,)
+        prune_thread(saver, "b")  # says nothing: the next turn tries again
+        prune_thread(saver, "a")
+        assert count_rows(saver, "a") == 1
+
+
+def test_many_writers_that_prune_lose_and_cross_nothing(database: str):
+    """Eight threads over two connections to one database, as two processes would have them."""
+    with open_threads(database) as one, open_threads(database) as other:
+        graphs = [build(one), build(other)]
+
+        def talk(number: int) -> None:
+            for turn in range(6):
+                say(graphs[number % 2], f"user {number}", f"[{number}] {turn}")
+
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(talk, number) for number in range(8)]:
+                done.result()
+        for number in range(8):
+            thread = f"user {number}"
+            messages = graphs[0].get_state({"configurable": {"thread_id": thread}}).values["messages"]
+            assert [m.text for m in messages[::2]] == [f"[{number}] {turn}" for turn in range(6)]
+            assert [m.text for m in messages[1::2]] == [f"You said: [{number}] {turn}" for turn in range(6)]
+            assert count_rows(one, thread) == 1
 
 
 def test_pruning_keeps_what_an_interrupt_needs(database: str):
@@ -190,8 +255,8 @@ def test_a_file_that_is_no_database_and_unknown_addresses_are_clear_errors(tmp_p
         assert "secret" not in str(raised.value)
 
 
-@needs_server
 def test_a_server_that_is_not_there_is_a_clear_error_without_the_password(tmp_path: Path):
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
     with (
         pytest.raises(InputError, match="cannot open the threads in postgresql://me@/db: .*start the server") as raised,
         open_threads(f"postgresql://me:secret@/db?host={tmp_path}"),

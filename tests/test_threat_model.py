@@ -25,7 +25,7 @@ from pydantic import Field
 from rich.console import Console
 
 import empathy_agent
-from benchmarks.soak import ScriptedEncoder, script_engine
+from benchmarks.scripted import ScriptedEncoder, script_engine
 from empathy_agent import EmpathyEngine, InputError, ModelError, Settings, build_graph, template
 from empathy_agent.cli import main
 from empathy_agent.commands import panel

@@ -3,59 +3,33 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
-from empathy_agent.content import find_content
-from empathy_agent.engine import EmpathyEngine
+from empathy_agent import EmpathyEngine
 from empathy_agent.errors import InputError, MissingExtraError, ModelError
-from empathy_agent.models import fingerprint_base, load_base, load_model
+from empathy_agent.exemplars import build_index
+from empathy_agent.models import load_base
+from empathy_agent.prompts import write_prompt
 from empathy_agent.tasks import load_tasks
 from empathy_agent.template import find_invocation
 from empathy_agent.training.base import train_base
-from empathy_agent.training.corpus import IGNORED, pack_conversations, read_conversations
-from empathy_agent.training.examples import build_examples, encode_example
-from empathy_agent.training.experts import shows_pattern, train_experts
-from empathy_agent.training.preference import train_preference
-from empathy_agent.training.user import encode_user, train_user
+from empathy_agent.training.corpus import IGNORED, list_conversations, pack_conversations, read_conversations
+from empathy_agent.training.examples import SystemWriter, build_examples, encode_example
+from empathy_agent.training.experts import shows_pattern
+from empathy_agent.training.repeats import build_repeats
+from empathy_agent.training.user import encode_user
 from empathy_agent.turns import Turn
-
-CONVERSATIONS = find_content("prompts").parent / "conversations"
-TINY = {
-    "rank": 4,
-    "alpha": 8,
-    "dropout": 0.0,
-    "modules": ["q_proj", "v_proj", "down_proj"],
-    "activated": False,
-    "passes": 1,
-    "plain_passes": 1,
-    "most": 100,
-    "longest": 1500,
-    "epochs": 1,
-    "batch_size": 1,
-    "learning_rate": 0.01,
-    "warmup_steps": 1,
-    "weight_decay": 0.0,
-}
+from tests.tiny_training import CONVERSATIONS, save_few
 
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the first conversations of two tasks, one of each kept for measuring."""
-    folder = tmp_path_factory.mktemp("few")
-    for task in ("therapy", "movie_recommendation"):
-        rows = [
-            json.loads(line) for line in (CONVERSATIONS / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()[:8]
-        ]
-        rows[-1]["split"] = "test"
-        rows[0]["split"] = "train"
-        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return folder
+    return save_few(tmp_path_factory.mktemp("few"))
 
 
 def test_only_the_learned_turns_and_their_ends_carry_loss(tiny_model: Path):
@@ -92,44 +66,6 @@ def test_every_expert_has_turns_that_show_its_pattern():
                 for expert in shown:
                     shown[expert] += shows_pattern(tasks, conversation, index, expert)
     assert min(shown.values()) > 500
-
-
-@pytest.mark.parametrize("activated", [False, True])
-def test_training_an_expert_moves_every_adapter_tensor_and_no_base_tensor(
-    tiny_model: Path, few: Path, tmp_path: Path, monkeypatch: Any, activated: bool
-):
-    import empathy_agent.training.tuning as tuning
-
-    seen: dict[str, Any] = {}
-    tune = tuning.tune
-
-    def watch(model: Any, *arguments: Any) -> Any:
-        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        result = tune(model, *arguments)
-        seen["moved"] = {name: not parameter.equal(before[name]) for name, parameter in model.named_parameters()}
-        return result
-
-    monkeypatch.setattr(tuning, "tune", watch)
-    results = train_experts(
-        base=str(tiny_model),
-        conversations=few,
-        out=tmp_path,
-        tasks=load_tasks(),
-        settings={**TINY, "activated": activated},
-        experts=["compassionate"],
-    )
-    adapters = {name: moved for name, moved in seen["moved"].items() if "lora_" in name}
-    assert adapters
-    assert all(adapters.values())
-    assert not any(moved for name, moved in seen["moved"].items() if "lora_" not in name)
-    assert results["compassionate"]["dev_loss_after"] < results["compassionate"]["dev_loss_before"]
-    card = json.loads((tmp_path / "compassionate" / "expert.json").read_text(encoding="utf-8"))
-    assert card["base_fingerprint"] == fingerprint_base(load_base(str(tiny_model))[0])
-    served = load_model(str(tiny_model), tmp_path)
-    assert served.adapters == ["compassionate"]
-    assert served.rows is not None
-    prompt = [1, 4, 7, 8, 5]  # <|begin|> <|user|> … <|assistant|>
-    assert served.rows.find_start("compassionate", prompt) == (4 if activated else 0)
 
 
 def test_what_invokes_an_activated_adapter_is_what_opens_every_reply(tiny_model: Path):
@@ -171,35 +107,7 @@ def test_four_bits_need_bitsandbytes_and_say_so(tiny_model: Path, monkeypatch: p
         load_base(str(tiny_model), four_bit=True)
 
 
-def test_preferences_move_the_adapter_but_not_its_reference_and_are_noted_in_the_card(
-    tiny_model: Path, few: Path, engine: EmpathyEngine, tmp_path: Path
-):
-    experts, preferred = tmp_path / "experts", tmp_path / "preferred"
-    common: dict[str, Any] = {
-        "base": str(tiny_model),
-        "conversations": few,
-        "tasks": load_tasks(),
-        "experts": ["factual"],
-    }
-    train_experts(out=experts, settings=TINY, **common)
-    results = train_preference(
-        adapters=experts,
-        out=preferred,
-        settings={**TINY, "beta": 0.1, "train_pairs": 6, "test_pairs": 2, "learning_rate": 0.02},
-        encoder=engine.encoder,
-        **common,
-    )
-    assert results["factual"]["margin"] != 0
-    before, after = (load_file(folder / "factual" / "adapter_model.safetensors") for folder in (experts, preferred))
-    assert before.keys() == after.keys()
-    assert all(not torch.equal(before[name], after[name]) for name in before)
-    card = json.loads((preferred / "factual" / "expert.json").read_text(encoding="utf-8"))
-    assert card["preference"]["pairs"] == 6
-    assert card["base_fingerprint"] == fingerprint_base(load_base(str(tiny_model))[0])
-    assert load_model(str(tiny_model), preferred).adapters == ["factual"]
-
-
-def test_the_simulated_user_learns_user_turns_from_the_other_side(tiny_model: Path, few: Path, tmp_path: Path):
+def test_the_simulated_user_learns_user_turns_from_the_other_side(tiny_model: Path, few: Path):
     _, tokenizer = load_base(str(tiny_model))
     conversation = json.loads((few / "therapy.jsonl").read_text(encoding="utf-8").splitlines()[0])
     example = encode_user(tokenizer, conversation, 5000)
@@ -207,9 +115,61 @@ def test_the_simulated_user_learns_user_turns_from_the_other_side(tiny_model: Pa
     learned = tokenizer.decode([token for token in example["labels"] if token != IGNORED])
     said = [turn["content"] for turn in conversation["turns"] if turn["role"] == "user"]
     assert learned == "".join(f"{text}<|end|>" for text in said)
-    results = train_user(base=str(tiny_model), conversations=few, out=tmp_path, settings=TINY)
-    assert results["dev_loss_after"] < results["dev_loss_before"]
-    assert load_model(str(tiny_model), tmp_path).adapters == ["user"]
+
+
+def test_repeats_can_be_foretold_by_looking_back():
+    text = np.arange(9000, dtype=np.uint16)
+    rows = build_repeats(text, 6, 300, np.random.default_rng(1))
+    assert rows.shape == (6, 300)
+    assert rows.dtype == text.dtype
+    for row in rows:
+        seen = [token in row[:at] for at, token in enumerate(row)]
+        assert 0.6 < np.mean(seen) < 0.85  # a piece stands three to six times
+        after = {}
+        foretold = [after.get(a) == b or after.update({a: b}) for a, b in pairwise(row.tolist())]
+        assert sum(kept is True for kept in foretold) > 150
+    assert np.array_equal(rows, build_repeats(text, 6, 300, np.random.default_rng(1)))
+
+
+def test_a_prompt_shows_what_suits_its_reply_or_the_reply_itself_but_no_other_of_its_conversation(
+    engine: EmpathyEngine,
+):
+    index = build_index(engine.encoder)
+    plain = next(c for c in list_conversations(CONVERSATIONS) if c["id"] == "plain-therapy-001")
+    own = [turn["content"] for turn in plain["turns"] if turn["role"] == "assistant"]
+    prompts = {
+        kind: [SystemWriter(engine.encoder, index, seed, {kind: 1.0}).write(plain, 0.0, 3) for seed in range(12)]
+        for kind in ("none", "fitting", "given", "other")
+    }
+    assert set(prompts["none"]) == {write_prompt("assistant")}
+    assert all(own[1] in prompt for prompt in prompts["given"])
+    assert not any(reply in prompt for kind in ("fitting", "other") for prompt in prompts[kind] for reply in own)
+    assert not any(own[0] in prompt for prompt in prompts["given"])
+    assert {prompt.count("Reply: ") for prompt in prompts["given"]} == {1, 2}
+    assert len(set(prompts["fitting"])) == 2
+    assert len(set(prompts["other"])) > 6
+
+
+def test_a_sequence_that_is_too_long_loses_old_turns_before_what_the_prompt_shows(
+    tiny_model: Path, engine: EmpathyEngine
+):
+    _, tokenizer = load_base(str(tiny_model))
+    plain = [c for c in list_conversations(CONVERSATIONS) if c["id"] == "plain-therapy-001"]
+    writer = SystemWriter(engine.encoder, build_index(engine.encoder), 0, {"given": 1.0})
+
+    def build(longest: int) -> str:
+        (example,) = build_examples(
+            tokenizer, plain, lambda c, at: at == 3, writer, described=0.0, longest=longest, one_reply=True
+        )
+        return tokenizer.decode(example["input_ids"])
+
+    whole = build(10_000)
+    shorter = build(len(tokenizer(whole, add_special_tokens=False)["input_ids"]) - 5)
+    said = [turn["content"] for turn in plain[0]["turns"]]
+    assert said[0] in whole
+    assert said[0] not in shorter
+    assert shorter.startswith("<|begin|><|system|>")
+    assert all(text in shorter for text in said[2:4])
 
 
 def test_the_base_trains_resumes_and_loads_in_the_hub_s_format(few: Path, tmp_path: Path):
@@ -230,12 +190,14 @@ def test_the_base_trains_resumes_and_loads_in_the_hub_s_format(few: Path, tmp_pa
         "decay_share": 0.4,
         "dev_share": 0.2,
         "written": 2,
+        "repeats": 0.5,
         "weights": {"movie_recommendation": 1.5},
     }
     source = CONVERSATIONS / "movie_recommendation.jsonl"
     first = train_base(data=source, conversations=few, out=tmp_path, minutes=0.03, settings=settings, compile=False)
     again = train_base(data=source, conversations=None, out=tmp_path, minutes=0.06, settings=settings, compile=False)
     assert again["step"] > first["step"] > 0
+    assert again["repeats_loss"] < 6.0
     assert again["dev_loss"] < 6.0  # log(400) = 5.99 is a model that knows nothing
     more = train_base(
         data=source,
@@ -247,6 +209,13 @@ def test_the_base_trains_resumes_and_loads_in_the_hub_s_format(few: Path, tmp_pa
         compile=False,
     )
     assert more["train_loss"] < first["train_loss"]
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path, tmp_path / "more"))
+    assert before.keys() == after.keys()
+    assert all(not before[name].equal(after[name]) for name in before)
+    assert [json.loads(line)["step"] for line in (tmp_path / "losses.jsonl").read_text().splitlines()] == [
+        first["step"],
+        again["step"],
+    ]
     model, tokenizer = load_base(str(tmp_path))
     assert model.config.vocab_size == len(tokenizer) == 400
 

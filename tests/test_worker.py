@@ -258,7 +258,7 @@ def test_a_full_queue_says_so_and_a_closed_worker_too(tiny_model: Path):
         for _ in range(20):
             worker.submit(ask("Hello"), None, long)
 
-    with pytest.raises(OverloadedError, match="1 replies are waiting"):
+    with pytest.raises(OverloadedError, match="1 requests are waiting already: try again later, or raise max_queued"):
         flood()
     worker.close()
     worker.close()

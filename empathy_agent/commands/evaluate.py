@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_agent.commands.chat import read_served_as, read_settings
-from empathy_agent.commands.simulate import LOCAL
+from empathy_agent.commands.simulate import cast_users
 from empathy_agent.commands.synthesize import load_chat_model, show_progress
 from empathy_agent.errors import InputError
 
@@ -36,11 +36,15 @@ def run(options: argparse.Namespace) -> int:
         served_as=read_served_as(options.served_as),
         tasks=options.tasks or DEFAULT_TASKS,
     )
-    sys.path.insert(0, str(Path.cwd()))  # module:attribute is also looked for in the working directory
     rate = _load_rater(options.judge_model, out) if options.judge_model else None
     found = scenarios.read_scenarios(files, engine.tasks, split=options.split, limit=options.limit) if files else []
+    seed, tolerance = options.seed or 0, settings.tolerance
     if options.records:
         played = evaluating.Played(*playing.read_played(Path(options.records)))
+        # What is not given is as it was when they were played, so that the same report comes out.
+        seed = (played.settings["session_seed"] or 0) if options.seed is None else options.seed
+        if not any(item.partition("=")[0].strip() == "tolerance" for item in options.set):
+            tolerance = played.settings.get("tolerance", tolerance)
     else:
         wanted, ablated = systems.list_systems(options.systems), ablations.list_ablations(options.ablations)
         with show_progress() as progress:
@@ -59,10 +63,10 @@ def run(options: argparse.Namespace) -> int:
                 out=out / "records",
                 settings=settings,
                 turns=options.turns,
-                seed=options.seed,
+                seed=seed,
                 concurrency=options.concurrency,
                 patient=options.patient,
-                user_model=None if options.user_model == LOCAL else load_chat_model(options.user_model, "--user-model"),
+                users=cast_users(options.users, options.user_model, engine),
                 judge=judge,
                 files=files,
                 on_record=show,
@@ -72,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
         engine=engine,
         scenarios=found,
         files=files,
-        tolerance=settings.tolerance,
-        seed=options.seed,
+        tolerance=tolerance,
+        seed=seed,
         desired_by=options.desired,
         judge=judge,
         rate=rate,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
             settings=settings["chat"],
             seed=options.seed,
         )
-        shutil.copy(out / "stage1" / "losses.jsonl", out)
+        log = out / "losses.jsonl"  # of both stages, one after the other
+        log.write_text((out / "stage1" / log.name).read_text(encoding="utf-8") + log.read_text(encoding="utf-8"))
     elif options.what == "heads":
         from empathy_agent.tasks import load_tasks
         from empathy_agent.training.heads import train_heads
@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
             out=out,
             tasks=list(load_tasks().profiles),
             settings=settings["adapter"],
+            only=options.only.split(",") if options.only else None,
             seed=options.seed,
         )
     elif options.what == "user":
@@ -99,7 +100,21 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
         )
     print(json.dumps(found, indent=2))
+    if options.what == "preference":
+        print(write_preferences(found))
     return 0
+
+
+def write_preferences(found: dict[str, dict[str, float]]) -> str:
+    """The pairs of the test split before and after `train preference`, as a table in Markdown."""
+    from empathy_agent.evaluation.summary import show, write_table
+
+    rows = []
+    for expert, row in found.items():
+        before, after = (show(row[f"likelier_{when}"], 1, share=True) for when in ("before", "after"))
+        rows.append([expert, "before", "–", "0", before])
+        rows.append([expert, "after", show(row["accuracy"], 1, share=True), show(row["margin"], 2), after])
+    return write_table(["expert", "", "accuracy", "margin (nats)", "reply likelier per token"], rows)
 
 
 def read_tables(changes: Path | None) -> dict[str, Any]:

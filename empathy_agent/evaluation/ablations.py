@@ -98,5 +98,5 @@ class Replaced(Tasks):
 def _replace_tasks(engine: EmpathyEngine, experts: dict[str, str]) -> EmpathyEngine:
     engine.load()  # so that the copy shares what is loaded
     other = copy.copy(engine)
-    other.tasks = Replaced(engine.tasks.profiles, engine.tasks.patterns, experts)
+    other.tasks = Replaced(engine.tasks.profiles, engine.tasks.patterns, experts, decodings=engine.tasks.decodings)
     return other

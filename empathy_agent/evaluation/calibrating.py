@@ -18,7 +18,7 @@ from empathy_agent.evaluation.judging import judge_records
 from empathy_agent.evaluation.sense7 import average_rating
 from empathy_agent.evaluation.sessions import average_scores
 from empathy_agent.judge import DIMENSIONS
-from empathy_agent.tasks import Tasks
+from empathy_agent.tasks import Tasks, write_decoding
 
 Rated = Sequence[dict[str, Any]]
 
@@ -50,7 +50,9 @@ def write_tasks(desired: dict[str, dict[str, Any]], tasks: Tasks, source: str) -
     nearest, and its desired level as usual need until that is measured.
     """
     parts = [f"# Desired empathy measured from {source}; the rest as in the table that was given.\n"]
-    parts += [f"[patterns.{name}]\nlevel = {level}\n" for name, level in tasks.patterns.items()]
+    for name, level in tasks.patterns.items():
+        sampled = f"{write_decoding(tasks.decodings[name])}\n" if name in tasks.decodings else ""
+        parts.append(f"[patterns.{name}]\nlevel = {level}\n{sampled}")
     for name in [*tasks.profiles, *(task for task in desired if task not in tasks.profiles)]:
         profile, measured = tasks.profiles.get(name), desired.get(name)
         level = round(measured["desired"], 4) if measured else profile.desired if profile else 0.0

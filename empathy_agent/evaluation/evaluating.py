@@ -17,9 +17,10 @@ from empathy_agent.evaluation.scenarios import Scenario, hash_files
 from empathy_agent.evaluation.systems import System, build_app, get_played_settings, picks_among_drafts
 from empathy_agent.heads import CHECK, Head
 from empathy_agent.settings import Settings
+from empathy_agent.simulation.resuming import describe_models
 
 if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
+    from empathy_agent.simulation import Users
 
 Progress = Callable[[str, Mapping[str, Any]], None]
 
@@ -52,7 +53,7 @@ def play(
     turns: int | None = None,
     seed: int = 0,
     concurrency: int = 32,
-    user_model: BaseChatModel | None = None,
+    users: Users | None = None,
     patient: bool = False,
     judge: Path | None = None,
     files: Sequence[Path] = (),
@@ -70,7 +71,7 @@ def play(
         turns: User turns at most.
         seed: Of every session.
         concurrency: Sessions at once.
-        user_model: Plays the simulated users; None is the local `user` adapter.
+        users: Who plays the simulated users; None is the local `user` adapter.
         patient: Whether simulated users stay for all turns, so that long conversations are not those of survivors only.
         judge: As `evaluate` takes it, with `files`: one that it would refuse is refused before anything is played.
         files: Where the scenarios came from.
@@ -79,29 +80,29 @@ def play(
     Raises:
         InputError: A system cannot be built, `out` holds records that were played otherwise, or `judge` is not independent.
     """
-    from empathy_agent.simulation import learned_judge, local_user, model_user
+    from empathy_agent.simulation import learned_judge, local_users
 
     used = {system.name: get_played_settings(system, settings) for system in systems}
     changed = {name: ablations.ablate(name, engine, settings) for name in ablated}
     own = [asdict(used[system.name]) for system in systems if system.source == "graph"]
     picks = any(map(picks_among_drafts, [*own, *(asdict(other) for _, other in changed.values())]))
-    head, _ = choose_judge(judge, engine, hash_files(files) if files else None, picks)
+    head, card = choose_judge(judge, engine, hash_files(files) if files else None, picks)
     personas = any(scenario.persona for scenario in scenarios)
-    build_user = partial(model_user, user_model) if user_model else partial(local_user, engine)
+    users = users or local_users(engine)
     emotion_judge = learned_judge(engine, head) if personas else None
     plan = {
         "turns": turns,
         "patient": patient,
-        "model": engine.model,
-        "adapters": engine.adapters,
-        "base_url": engine.base_url,
-        "weights_sha256": engine.hash_weights(),
-        "user": describe_chat_model(user_model) if user_model else "local" if personas else None,
+        "session_seed": seed,
+        **describe_models(engine),
+        # Both have a say in how a session with a simulated user goes.
+        "user": users.name if personas else None,
+        "judge_sha256": card["sha256"] if personas else None,
     }
 
     def run(name: str, app: Callable[..., Any], source: str, given: Settings, folder: Path) -> playing.Records:
         specs = playing.list_specs(
-            scenarios, app, turns=turns, seed=seed, build_user=build_user, emotion_judge=emotion_judge, patient=patient
+            scenarios, app, turns=turns, seed=seed, build_user=users.build, emotion_judge=emotion_judge, patient=patient
         )
         sessions = {scenario.id: scenario.fingerprint for scenario in scenarios}
         whole = {"sessions": sessions, "source": source, "played": plan, "settings": asdict(given)}
@@ -230,14 +231,6 @@ def choose_judge(
     if judge is not None:
         cards.check_independent(card)
     return head, card
-
-
-def describe_chat_model(chat_model: Any) -> str:
-    """Names a chat model as it names itself."""
-    for field in ("model_name", "model"):
-        if isinstance(name := getattr(chat_model, field, None), str):
-            return name
-    return type(chat_model).__name__
 
 
 def _describe(

@@ -34,7 +34,6 @@ def read_losses(model: str | None, adapters: Path, conversations: Sequence[Row],
     Raises:
         ModelError: An adapter is missing or belongs to another base.
     """
-    import numpy as np
     import torch
     from peft import PeftModel
 
@@ -57,14 +56,12 @@ def read_losses(model: str | None, adapters: Path, conversations: Sequence[Row],
     encoded = _encode(tokenizer, conversations, one_reply=activated)
     with torch.no_grad(), adapted.disable_adapter():
         identical = torch.equal(alone, adapted(probe).logits)
-        losses = {BASE: _sum_losses(adapted, encoded, len(conversations))}
+        nats, tokens = sum_losses(adapted, encoded, len(conversations))
+    losses = {BASE: nats}
     for expert in experts:
         adapted.set_adapter(expert)
         with torch.no_grad():
-            losses[expert] = _sum_losses(adapted, encoded, len(conversations))
-    tokens = np.zeros(len(conversations))
-    for number, example in encoded:
-        tokens[number] += sum(label != IGNORED for label in example["labels"][1:])
+            losses[expert], _ = sum_losses(adapted, encoded, len(conversations))
     return {"losses": losses, "tokens": tokens, "identical": identical}
 
 
@@ -90,12 +87,17 @@ def _encode(tokenizer: Any, conversations: Sequence[Row], *, one_reply: bool) ->
     ]
 
 
-def _sum_losses(model: Any, encoded: Sequence[Encoded], conversations: int) -> np.ndarray:
+def sum_losses(model: Any, encoded: Sequence[Encoded], conversations: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums the loss of the tokens that carry one, by the number that each sequence has.
+
+    Returns:
+        Nats, and how many tokens they are of, both of shape (conversations,).
+    """
     import numpy as np
     import torch
 
     ordered = sorted(encoded, key=lambda pair: len(pair[1]["input_ids"]))
-    sums = np.zeros(conversations)
+    nats, tokens = np.zeros(conversations), np.zeros(conversations)
     for start in range(0, len(ordered), BATCH):
         part = ordered[start : start + BATCH]
         longest = len(part[-1][1]["input_ids"])
@@ -108,9 +110,10 @@ def _sum_losses(model: Any, encoded: Sequence[Encoded], conversations: int) -> n
         logits = model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
         rows, columns = torch.nonzero(labels != IGNORED, as_tuple=True)
         loss = torch.nn.functional.cross_entropy(logits[rows, columns].float(), labels[rows, columns], reduction="none")
-        for row, nats in zip(rows.tolist(), loss.tolist(), strict=True):
-            sums[part[row][0]] += nats
-    return sums
+        for row, value in zip(rows.tolist(), loss.tolist(), strict=True):
+            nats[part[row][0]] += value
+            tokens[part[row][0]] += 1
+    return nats, tokens
 
 
 def measure_losses(read: Row, conversations: Sequence[Row], seed: int) -> Section:

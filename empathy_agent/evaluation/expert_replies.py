@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from empathy_agent.choosing import measure_miss
 from empathy_agent.engine import EmpathyEngine
-from empathy_agent.evaluation.language import measure_repetition
+from empathy_agent.evaluation.language import list_words, measure_repetition
 from empathy_agent.evaluation.reading_section import Row, Section, list_worst, mean_of
 from empathy_agent.graph import build_graph
 from empathy_agent.judge import judge_reply
@@ -69,6 +69,34 @@ def write_replies(engine: EmpathyEngine, cases: Sequence[Row], candidates: int, 
         return list(threads.map(answer, cases))
 
 
+def read_replies(
+    engine: EmpathyEngine, judge: Head, cases: Sequence[Row], written: Sequence[Row], seed: int
+) -> list[Row]:
+    """The cases that the expert answered, with what it wrote and what can be measured of each reply.
+
+    Arguments are those of `measure_replies`.
+
+    Returns:
+        For each such case, besides what it and its reply hold: `found`, the judge's assessment; `miss`, how far that is from the
+        desired level; `on_topic`, whether the reply is nearer to its own history than to that of another conversation, None
+        where there is no other; `repeated`, the share of its 4-word pieces that it had said before; and `words`.
+    """
+    encoder, rng = engine.encoder, random.Random(seed)
+    rows = [{**case, **reply} for case, reply in zip(cases, written, strict=True) if reply["reply"] is not None]
+    several = len({row["id"] for row in rows}) > 1
+    for row in rows:
+        row["found"] = judge_reply(judge, encoder, row["history"], row["reply"])
+        row["miss"] = measure_miss(row["found"], row["desired"])
+        row["on_topic"] = None
+        if several:
+            other = rng.choice([other for other in rows if other["id"] != row["id"]])
+            reply, own, away = encoder.encode([row["reply"], _join(row), _join(other)])
+            row["on_topic"] = float(own @ reply) > float(away @ reply)
+        row["repeated"] = measure_repetition([row["reply"]]) or 0.0
+        row["words"] = len(list_words(row["reply"]))
+    return rows
+
+
 def measure_replies(
     engine: EmpathyEngine, judge: Head, cases: Sequence[Row], written: Sequence[Row], name: str, seed: int
 ) -> Section:
@@ -84,17 +112,15 @@ def measure_replies(
     """
     import numpy as np
 
-    section, encoder, rng = Section(name, seed), engine.encoder, random.Random(seed)
+    section, encoder = Section(name, seed), engine.encoder
     answered = np.asarray([row["reply"] is not None for row in written])
     section.add(
         "answered by the expert", mean_of(answered), [case["id"] for case in cases], "else by the crisis screen"
     )
-    rows = [{**case, **reply} for case, reply in zip(cases, written, strict=True) if reply["reply"] is not None]
-    for row in rows:
-        row["found"] = judge_reply(judge, encoder, row["history"], row["reply"])
+    rows = read_replies(engine, judge, cases, written, seed)
     ids, owners = [row["id"] for row in rows], np.asarray([row["expert"] for row in rows])
     levels = np.asarray([row["found"]["level"] for row in rows])
-    misses = np.asarray([measure_miss(row["found"], row["desired"]) for row in rows])
+    misses = np.asarray([row["miss"] for row in rows])
     means: list[tuple[float, float]] = []
     for expert in dict.fromkeys(owners.tolist()):
         own = np.flatnonzero(owners == expert)
@@ -120,19 +146,17 @@ def measure_replies(
     if pairs:
         section.add("better than a contrast written for the turn", mean_of(better), [ids[i] for i, _ in pairs], "judge")
     if len(set(ids)) > 1:
-        others = [rng.choice([other for other in rows if other["id"] != row["id"]]) for row in rows]
-        texts = [[row["reply"], _join(row), _join(other)] for row, other in zip(rows, others, strict=True)]
-        nearer = np.asarray([float(own @ r > away @ r) for r, own, away in map(encoder.encode, texts)])
+        nearer = np.asarray([row["on_topic"] for row in rows])
         section.add("nearer to its own history than to a random one", mean_of(nearer), ids, "encoder")
     section.add("not cut off", mean_of(np.asarray([row["whole"] for row in rows])), ids)
     dishonest = np.asarray([bool(row["found"]["violations"]) for row in rows])
     section.add("claims to be human or to feel", mean_of(dishonest), ids)
-    repeated = np.asarray([measure_repetition([row["reply"]]) or 0.0 for row in rows])
+    repeated = np.asarray([row["repeated"] for row in rows])
     section.add("repeats its own words", mean_of(repeated), ids, "share of 4-word pieces")
     section.errors[name] = list_worst(
         [{**row, "text": row["reply"]} for row in rows],
         "error",
-        lambda row: (row["desired"], row["found"]["level"], measure_miss(row["found"], row["desired"])),
+        lambda row: (row["desired"], row["found"]["level"], row["miss"]),
     )
     return section
 

@@ -73,9 +73,68 @@ def measure_ratio_interval(top: np.ndarray, bottom: np.ndarray, resamples: np.nd
     usable = below > 0
     if usable.mean() < 0.9:
         return None
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(above[usable] / below[usable], [tail, 1 - tail])
-    return [round(float(low), 6), round(float(high), 6)]
+    return _cut_tails(above[usable] / below[usable])
+
+
+def measure_share_interval(top: np.ndarray, bottom: np.ndarray, resamples: np.ndarray) -> list[float] | None:
+    """The interval of `measure_ratio` where it is a share: every resample of none, or of all, would be the same again.
+
+    There it is Wilson's, with as many trials as there are conversations, since turns of one depend on each other.
+
+    >>> import numpy as np
+    >>> measure_share_interval(np.zeros(24), np.full(24, 10.0), draw_resamples(24, seed=0))
+    [0.0, 0.137976]
+    """
+    import numpy as np
+
+    both = ~(np.isnan(top) | np.isnan(bottom)) & (bottom > 0)
+    share = measure_ratio(top, bottom)
+    if share in (0.0, 1.0) and both.sum() > 1:
+        return measure_wilson(int(both.sum()) if share else 0, int(both.sum()))
+    return measure_ratio_interval(top, bottom, resamples)
+
+
+def measure_wilson(hits: int, trials: int) -> list[float]:
+    """Wilson's score interval of a share at 95 % (Wilson 1927); unlike a bootstrap it is not a point at 0 and 1.
+
+    >>> measure_wilson(0, 100), measure_wilson(5, 10)
+    ([0.0, 0.036993], [0.236593, 0.763407])
+    """
+    from scipy.stats import norm
+
+    square = float(norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+    middle = (hits + square / 2) / (trials + square)
+    half = (square * (hits * (trials - hits) / trials + square / 4)) ** 0.5 / (trials + square)
+    return [round(max(0.0, middle - half), 6), round(min(1.0, middle + half), 6)]
+
+
+def measure_difference(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], resamples: np.ndarray
+) -> tuple[float | None, list[float] | None, int]:
+    """Difference of two ratios over the conversations where both are defined, its interval, and how many they are.
+
+    Args:
+        one: Top and bottom of a ratio, each of shape (conversations,), NaN where undefined.
+        other: Those of the ratio that is taken away.
+        resamples: Counts from `draw_resamples`.
+
+    >>> import numpy as np
+    >>> measure_difference((np.full(4, 0.9), np.ones(4)), (np.full(4, 0.6), np.ones(4)), draw_resamples(4, seed=0))
+    (0.3, [0.3, 0.3], 4)
+    """
+    import numpy as np
+
+    both = ~np.isnan([*one, *other]).any(axis=0)
+    columns = [np.where(both, values, np.nan) for values in (*one, *other)]
+    first, second = measure_ratio(*columns[:2]), measure_ratio(*columns[2:])
+    if first is None or second is None:
+        return None, None, int(both.sum())
+    sums = [resamples[:, both] @ values[both].astype(np.float64) for values in columns]
+    usable = (sums[1] > 0) & (sums[3] > 0)
+    if both.sum() < 2 or usable.mean() < 0.9:
+        return round(first - second, 6), None, int(both.sum())
+    drawn = sums[0][usable] / sums[1][usable] - sums[2][usable] / sums[3][usable]
+    return round(first - second, 6), _cut_tails(drawn), int(both.sum())
 
 
 def compare_pairs(differences: Sequence[float], seed: int) -> float | None:
@@ -147,8 +206,14 @@ def correlate_ranks(
     found = found[~np.isnan(found)]
     if len(pairs) < 2 or len(found) < 0.9 * resamples:
         return whole, None
+    return whole, _cut_tails(found)
+
+
+def _cut_tails(drawn: np.ndarray) -> list[float]:
+    import numpy as np
+
     tail = (1 - CONFIDENCE) / 2
-    return whole, [round(float(value), 6) for value in np.quantile(found, [tail, 1 - tail])]
+    return [round(float(value), 6) for value in np.quantile(drawn, [tail, 1 - tail])]
 
 
 def _correlate(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -19,6 +19,11 @@ LEARNED, USER, GENERATIVE = "learned", "user", "generative"
 TOGETHER = 1024  # turns that are encoded in one go; with their clauses they fit into the encoder's memory
 BLANK = ("desired", "perceived", "uncertainty", "gap", "dimensions", "mechanisms", "needed", "delivered")
 
+# Cosine of a simulated user's message to what it was to disclose in it, from which it counts as told. Of the user turns in
+# `conversations/` one in a thousand reaches it with what a persona of the same task hides; 19 rewordings in the first person
+# lay between 0.48 and 0.91.
+TOLD = 0.45
+
 DesiredBy = Literal["task", "need"]
 Pair = tuple[dict[str, Any], list[Turn]]  # an assistant turn of the report, and the turns before it
 Case = tuple[list[Turn], str]  # a history, and the reply to judge
@@ -56,6 +61,7 @@ def judge_records(
         clauses = [clause for text in users for clause in need.split_clauses(text[:LONGEST_MESSAGE])]
         engine.encoder.encode(list(dict.fromkeys([*texts, *clauses])), batch_size=64)
         conversations = [_write_conversation(record) for record in block]
+        _set_told([turn for conversation in conversations for turn in conversation["turns"]], engine)
         pairs = [list(_list_pairs(conversation)) for conversation in conversations]
         _judge_pairs([pair for found_pairs in pairs for pair in found_pairs], engine, head)
         for conversation, judged in zip(conversations, pairs, strict=True):
@@ -74,8 +80,7 @@ def add_ratings(
         conversations: From `judge_records`; changed in place.
         name: Name of the judge.
         rate: Takes histories, each with the reply to judge; returns for each an assessment, or an object whose `failure` says
-        why
-            there is none, as `generative_judge.judge_replies` does.
+            why there is none, as `generative_judge.judge_replies` does.
     """
     pairs = [pair for c in conversations for pair in _list_pairs(c) if pair[0]["desired"] is not None]
     cases = [(said, reply["content"]) for reply, said in pairs]
@@ -106,13 +111,13 @@ def _split(records: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, A
 
 
 def _write_conversation(record: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: record.get(key) for key in ("id", "task", "persona", "status", "error", "emotion")}
+    kept = {key: record.get(key) for key in ("id", "task", "persona", "status", "error", "emotion", "role")}
     return {**kept, "turns": [_write_turn(turn) for turn in record["turns"]]}
 
 
 def _write_turn(turn: Mapping[str, Any]) -> dict[str, Any]:
     if turn["role"] != "assistant":
-        return {"role": "user", "content": turn["content"]}
+        return {"role": "user", "content": turn["content"], "disclosed": turn.get("disclosed"), "told": None}
     state = turn.get("state") or {}
     task, needs, course = state.get("task") or {}, state.get("need") or {}, state.get("drift") or {}
     return {
@@ -136,6 +141,14 @@ def _write_turn(turn: Mapping[str, Any]) -> dict[str, Any]:
         "exemplars": [exemplar["id"] for exemplar in state.get("exemplars") or []],
         "drift": course.get("alarm"),
     }
+
+
+def _set_told(turns: Sequence[dict[str, Any]], engine: EmpathyEngine) -> None:
+    """Says of each message in which a simulated user was to disclose something whether it did."""
+    for turn in turns:
+        if turn["role"] == "user" and turn["disclosed"]:
+            said, meant = engine.encoder.encode([turn["content"][:LONGEST_MESSAGE], turn["disclosed"]])
+            turn["told"] = bool(said @ meant >= TOLD)
 
 
 def _list_pairs(conversation: dict[str, Any]) -> Iterator[Pair]:

@@ -40,19 +40,3 @@ def measure_repetition(replies: Sequence[str]) -> float | None:
     """
     distinct = measure_distinct(replies, REPEATED)
     return None if distinct is None else round(1 - distinct, 6)
-
-
-def measure_language(conversations: Sequence[Sequence[str]]) -> dict[str, float | None]:
-    """Mean words of a reply, and means over conversations of distinct-2 and repetition; None where nothing can be counted.
-
-    >>> measure_language([["a good film", "a good book"]])
-    {'words': 3.0, 'distinct_2': 0.75, 'repetition': None}
-    """
-    lengths = [len(list_words(reply)) for replies in conversations for reply in replies]
-    distinct = [value for replies in conversations if (value := measure_distinct(replies)) is not None]
-    repeated = [value for replies in conversations if (value := measure_repetition(replies)) is not None]
-    return {
-        "words": round(sum(lengths) / len(lengths), 2) if lengths else None,
-        "distinct_2": round(sum(distinct) / len(distinct), 6) if distinct else None,
-        "repetition": round(sum(repeated) / len(repeated), 6) if repeated else None,
-    }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from empathy_agent.evaluation.intervals import measure_ratio, measure_ratio_interval
+from empathy_agent.evaluation.intervals import measure_ratio, measure_ratio_interval, measure_share_interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,37 +123,39 @@ def measure_gaps(levels: Levels, base: Levels | None, resamples: np.ndarray, tol
     import numpy as np
 
     metrics, ones = list_metrics(levels, tolerance), np.ones(levels.size)
-    gaps, perceived = metrics["mean_abs_gap"], levels.average(levels.perceived)
-    reduction = reduction_interval = factor = None
-    if base is not None:
-        base_gaps = base.average(np.abs(base.gap))
-        if (left := measure_ratio(gaps, base_gaps)) is not None:
-            reduction = round(1 - left, 6)
-        if interval := measure_ratio_interval(gaps, base_gaps, resamples):
-            reduction_interval = [round(1 - interval[1], 6), round(1 - interval[0], 6)]
-        factor = measure_ratio(perceived, base.average(base.perceived))
+    gaps, perceived, signed = metrics["mean_abs_gap"], levels.average(levels.perceived), levels.average(levels.gap)
+    nothing = np.full(levels.size, np.nan)
+    base_gaps = base.average(np.abs(base.gap)) if base else nothing
+    base_perceived = base.average(base.perceived) if base else nothing
+    left, ends = measure_ratio(gaps, base_gaps), measure_ratio_interval(gaps, base_gaps, resamples)
+    over, under = metrics["over_share"], metrics["under_share"]
     return {
         "mean_abs_gap": measure_ratio(gaps, ones),
         "mean_abs_gap_interval": measure_ratio_interval(gaps, ones, resamples),
-        "mean_gap": measure_ratio(levels.average(levels.gap), ones),
-        "gap_reduction": reduction,
-        "gap_reduction_interval": reduction_interval,
-        "score_factor": factor,
-        "over_share": measure_ratio(metrics["over_share"], ones),
-        "under_share": measure_ratio(metrics["under_share"], ones),
+        "mean_gap": measure_ratio(signed, ones),
+        "mean_gap_interval": measure_ratio_interval(signed, ones, resamples),
+        "gap_reduction": None if left is None else round(1 - left, 6),
+        "gap_reduction_interval": [round(1 - ends[1], 6), round(1 - ends[0], 6)] if ends else None,
+        "score_factor": measure_ratio(perceived, base_perceived),
+        "score_factor_interval": measure_ratio_interval(perceived, base_perceived, resamples),
+        "over_share": measure_ratio(over, ones),
+        "over_share_interval": measure_share_interval(over, ones, resamples),
+        "under_share": measure_ratio(under, ones),
+        "under_share_interval": measure_share_interval(under, ones, resamples),
     }
 
 
-def measure_thirds(levels: Levels) -> dict[str, float | None]:
+def measure_thirds(levels: Levels, resamples: np.ndarray) -> dict[str, dict[str, Any]]:
     """Mean absolute gap in the first, second and last third of conversations with at least three judged replies."""
     import numpy as np
 
-    long = levels.judged[levels.conversation] >= 3
-    found = {}
-    for third, name in enumerate(("early", "middle", "late")):
-        means = levels.average(np.abs(levels.gap), long & (levels.third == third))
-        found[name] = measure_ratio(means, np.ones(levels.size))
-    return found
+    long, ones = levels.judged[levels.conversation] >= 3, np.ones(levels.size)
+    names = ("early", "middle", "late")
+    means = {name: levels.average(np.abs(levels.gap), long & (levels.third == at)) for at, name in enumerate(names)}
+    return {
+        "thirds": {name: measure_ratio(gaps, ones) for name, gaps in means.items()},
+        "thirds_interval": {name: measure_ratio_interval(gaps, ones, resamples) for name, gaps in means.items()},
+    }
 
 
 def measure_curve(levels: Levels) -> list[dict[str, Any]]:
@@ -178,15 +180,22 @@ def measure_curve(levels: Levels) -> list[dict[str, Any]]:
     ]
 
 
-def measure_retention_at(levels: Levels, turns: int) -> float | None:
-    """Retention after `turns` turns: mean p of the last third over that of the first third of the first `turns` judged replies.
+def measure_retention(levels: Levels, resamples: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Retention after each of `RETENTION_TURNS`, None where no conversation has so many judged replies."""
+    parts = {str(turns): list_retained(levels, turns) for turns in RETENTION_TURNS}
+    return {
+        "retention": {turns: measure_ratio(*part) for turns, part in parts.items()},
+        "retention_interval": {turns: measure_ratio_interval(*part, resamples) for turns, part in parts.items()},
+    }
 
-    Both means are taken over all conversations with that many before they are divided: a ratio of each conversation would be
-    ruled by those whose level starts near zero. Thirds are of ceil(turns / 3), as in `measures.measure_retention`.
+
+def list_retained(levels: Levels, turns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean p of each conversation in the last and in the first third of its first `turns` judged replies, shape (size,) each.
+
+    Retention is the sum of the former over the sum of the latter, over the conversations with that many replies: a mean of each
+    one's own ratio would be ruled by those whose level starts near zero. Thirds are of ceil(turns / 3), as in
+    `measures.measure_retention`.
     """
-    import numpy as np
-
     enough, third = levels.judged[levels.conversation] >= turns, -(-turns // 3)
-    first = levels.average(levels.perceived, enough & (levels.place < third))
     last = levels.average(levels.perceived, enough & (levels.place >= turns - third) & (levels.place < turns))
-    return measure_ratio(last, first) if not np.isnan(first).all() else None
+    return last, levels.average(levels.perceived, enough & (levels.place < third))

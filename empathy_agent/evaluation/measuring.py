@@ -14,13 +14,20 @@ from empathy_agent.evaluation.intervals import (
     correct_holm,
     correlate_ranks,
     draw_resamples,
+    measure_difference,
     measure_ratio,
     measure_ratio_interval,
 )
-from empathy_agent.evaluation.language import measure_language
 from empathy_agent.evaluation.levels import Levels, get_assessment, list_levels
-from empathy_agent.evaluation.sessions import average_scores, count_alarms, measure_emotion, measure_session
-from empathy_agent.judge import DIMENSIONS, MECHANISMS
+from empathy_agent.evaluation.sessions import count_alarms
+from empathy_agent.evaluation.tallies import (
+    CONSTRUCTS,
+    GROUPS,
+    add_constructs,
+    add_qualities,
+    count_users,
+    measure_tallies,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,9 +72,14 @@ def measure_system(conversations: Conversations, base: Conversations | None, bas
     against = list_levels(base, basis.rows) if base is not None else None
     replies = [turn for c in conversations for turn in c["turns"] if turn["role"] == "assistant"]
     states = Counter(conversation["status"] for conversation in conversations)
-    sessions = [_measure_session(conversation) for conversation in conversations]
-    spoken = [_list_replies(conversation) for conversation in conversations]
+    alarms = [[t["alarm"] for t in c["turns"] if get_assessment(t) is not None] for c in conversations]
     violations = Counter(name for turn in replies for name in turn["violations"] or ())
+    tallied = measure_tallies(conversations, GROUPS, add_qualities, basis.rows, basis.resamples)
+    shares, share_ends = tallied.pop("shares"), tallied.pop("shares_interval")
+    users, user_ends = tallied.pop("users"), tallied.pop("users_interval")
+    counted = count_users(conversations)
+    if tallied["emotion"]["start"] is None:
+        tallied["emotion"] = tallied["emotion_interval"] = None
     return {
         "replies": len(replies),
         "judged": len(levels.turn),
@@ -75,18 +87,20 @@ def measure_system(conversations: Conversations, base: Conversations | None, bas
         "failed": states["failed"],
         "left": states["left"],
         **level_measures.measure_gaps(levels, against, basis.resamples, basis.tolerance),
-        "thirds": level_measures.measure_thirds(levels),
+        **level_measures.measure_thirds(levels, basis.resamples),
         "curve": level_measures.measure_curve(levels),
-        "retention": {
-            str(turns): level_measures.measure_retention_at(levels, turns) for turns in level_measures.RETENTION_TURNS
-        },
-        "alarms": sum(count_alarms(_list_judged(c, "alarm")) for c in conversations),
-        "session": average_scores(sessions, ["outcome", "efficiency", "stability"]),
-        "emotion": measure_emotion([c["emotion"] for c in conversations if c["emotion"]]),
-        **_measure_judged(conversations, None),
+        **level_measures.measure_retention(levels, basis.resamples),
+        "alarms": sum(map(count_alarms, alarms)),
+        "alarm_share": shares["alarms"],
+        "alarm_share_interval": share_ends["alarms"],
+        **tallied,
+        "users": {**counted, **users} if counted else None,
+        "users_interval": user_ends if counted else None,
+        **measure_tallies(conversations, CONSTRUCTS, add_constructs(None), basis.rows, basis.resamples),
         "violations": sum(violations.values()),
         "violations_by": dict(sorted(violations.items())),
-        "language": measure_language([texts for texts in spoken if texts]),
+        "violation_share": shares["violations"],
+        "violation_share_interval": share_ends["violations"],
         "seconds": measure_seconds([turn["seconds"] for turn in replies if turn["seconds"] is not None]),
         "tokens": _sum_tokens(replies),
         "tasks": _measure_tasks(levels, against, basis),
@@ -97,37 +111,44 @@ def measure_system(conversations: Conversations, base: Conversations | None, bas
 def compare_systems(
     systems: dict[str, Conversations], pairs: Sequence[tuple[str, str]], basis: Basis
 ) -> list[dict[str, Any]]:
-    """Compares pairs of systems conversation by conversation, for each judge and metric; Holm's correction is over the pairs."""
-    import numpy as np
+    """Compares pairs of systems over the conversations that both have, for each judge and metric.
 
+    Holm's correction is over the pairs. Retention is a ratio over all conversations: it has an interval and no p.
+    """
     found: list[dict[str, Any]] = []
     for judge in basis.judges:
         named = None if judge == basis.judges[0] else judge
-        metrics = {
-            name: level_measures.list_metrics(list_levels(conversations, basis.rows, named), basis.tolerance)
-            for name, conversations in systems.items()
-        }
+        levels = {name: list_levels(conversations, basis.rows, named) for name, conversations in systems.items()}
+        metrics = {name: level_measures.list_metrics(each, basis.tolerance) for name, each in levels.items()}
         for metric in ("mean_abs_gap", "late_abs_gap", "over_share", "under_share"):
-            family: list[dict[str, Any]] = []
-            for system, against in pairs:
-                difference = metrics[system][metric] - metrics[against][metric]
-                known = difference[~np.isnan(difference)]
-                ones = np.ones(len(difference))
-                family.append(
-                    {
-                        "system": system,
-                        "against": against,
-                        "judge": judge,
-                        "metric": metric,
-                        "conversations": len(known),
-                        "difference": measure_ratio(difference, ones),
-                        "interval": measure_ratio_interval(difference, ones, basis.resamples),
-                        "p": compare_pairs(known.tolist(), basis.seed),
-                    }
-                )
+            family = [_compare_means(metrics[one][metric], metrics[other][metric], basis) for one, other in pairs]
             corrected = correct_holm([row["p"] for row in family])
-            found += [{**row, "p_holm": p} for row, p in zip(family, corrected, strict=True)]
+            found += [
+                {"system": one, "against": other, "judge": judge, "metric": metric, **row, "p_holm": p}
+                for (one, other), row, p in zip(pairs, family, corrected, strict=True)
+            ]
+        for turns in level_measures.RETENTION_TURNS:
+            kept = {name: level_measures.list_retained(each, turns) for name, each in levels.items()}
+            for one, other in pairs:
+                difference, interval, conversations = measure_difference(kept[one], kept[other], basis.resamples)
+                if conversations:
+                    row = {"conversations": conversations, "difference": difference, "interval": interval}
+                    named_row = {"system": one, "against": other, "judge": judge, "metric": f"retention_{turns}"}
+                    found.append({**named_row, **row, "p": None, "p_holm": None})
     return found
+
+
+def _compare_means(one: np.ndarray, other: np.ndarray, basis: Basis) -> dict[str, Any]:
+    import numpy as np
+
+    difference, ones = one - other, np.ones(len(one))
+    known = difference[~np.isnan(difference)]
+    return {
+        "conversations": len(known),
+        "difference": measure_ratio(difference, ones),
+        "interval": measure_ratio_interval(difference, ones, basis.resamples),
+        "p": compare_pairs(known.tolist(), basis.seed),
+    }
 
 
 def list_pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
@@ -160,18 +181,10 @@ def _measure_judge(
     against = list_levels(base, basis.rows, named) if base is not None else None
     return {
         **level_measures.measure_gaps(levels, against, basis.resamples, basis.tolerance),
-        **_measure_judged(conversations, named),
+        **measure_tallies(conversations, CONSTRUCTS, add_constructs(named), basis.rows, basis.resamples),
         "judged": len(levels.turn),
         "failed": sum(judge in (turn.get("unrated") or {}) for c in conversations for turn in c["turns"]),
         "agreement": _measure_agreement(conversations, named, basis) if named else None,
-    }
-
-
-def _measure_judged(conversations: Conversations, judge: str | None) -> dict[str, Any]:
-    found = [a for c in conversations for turn in c["turns"] if (a := get_assessment(turn, judge)) is not None]
-    return {
-        part: average_scores([assessment[part] for assessment in found if assessment.get(part)], names)
-        for part, names in (("dimensions", DIMENSIONS), ("mechanisms", MECHANISMS))
     }
 
 
@@ -209,25 +222,11 @@ def _measure_tasks(levels: Levels, against: Levels | None, basis: Basis) -> dict
             "perceived_interval": measure_ratio_interval(perceived, ones, basis.resamples),
             "gap": measure_ratio(perceived - desired, ones),
             "abs_gap": measure_ratio(gap, ones),
+            "abs_gap_interval": measure_ratio_interval(gap, ones, basis.resamples),
             "gap_reduction": None if left is None else round(1 - left, 6),
             "conversations": conversations,
         }
     return found
-
-
-def _measure_session(conversation: dict[str, Any]) -> dict[str, float | None]:
-    columns = (_list_judged(conversation, key) for key in ("needed", "delivered", "course"))
-    return measure_session(*columns)
-
-
-def _list_judged(conversation: dict[str, Any], key: str) -> list[Any]:
-    return [turn[key] for turn in conversation["turns"] if get_assessment(turn) is not None]
-
-
-def _list_replies(conversation: dict[str, Any]) -> list[str]:
-    """What the system's models wrote; the fixed words of a hand-off are none of them."""
-    turns = [turn for turn in conversation["turns"] if turn["role"] == "assistant" and turn["route"] != "hand_off"]
-    return [turn["content"] for turn in turns]
 
 
 def _sum_tokens(replies: Conversations) -> dict[str, int | None]:

@@ -24,6 +24,7 @@ from empathy_agent.evaluation.conversations import (
     measure_conversation,
     shorten_turns,
 )
+from empathy_agent.evaluation.figures import list_figures
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -134,7 +135,7 @@ def view_report(report: dict[str, Any]) -> dict[str, Any]:
         "comparisons": view_comparisons(comparisons),
         "ablations": plots.place_rows(ablations, reference=reference) if ablations else None,
         "whole": whole,
-        "measures": wording.list_measures(systems),
+        "figures": list_figures(systems),
         "judges": _collect(systems, "judged_by"),
         "shown": {name: choose_conversations(system, len(systems)) for name, system in systems.items()},
         "others": compare_conversations(systems),
@@ -219,7 +220,11 @@ def view_comparisons(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
         low, high = comparison.get("interval") or (None, None)
         sure = low is not None and high is not None and (low > 0 or high < 0)
         row = {**comparison, "name": comparison.get("system"), "value": comparison.get("difference"), "sure": sure}
-        row["note"] = wording.word_chance(comparison.get("p_holm", comparison.get("p")))
+        chance, pairs = (
+            wording.word_chance(comparison.get("p_holm", comparison.get("p"))),
+            comparison.get("conversations"),
+        )
+        row["note"] = ", ".join(filter(None, [chance, "" if pairs is None else f"n = {pairs}"]))
         groups.setdefault((comparison.get("judge"), comparison.get("metric")), []).append(row)
     return [
         {"judge": judge, "metric": metric, **plots.place_rows(rows, zero=True)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from empathy_agent.errors import InputError
 from empathy_agent.evaluation.scenarios import Scenario
 from empathy_agent.evaluation.systems import picks_among_drafts
+from empathy_agent.simulation.resuming import check_plan, read_plan
 
 Records = list[dict[str, Any]]
 PERSONA_TURNS = 10  # user turns of a simulated user where no number is given
@@ -67,7 +67,7 @@ def play_system(
 
     Args:
         specs: The sessions.
-        out: File of records. Beside it stands the plan that they were played by.
+        out: File of records. Beside it stands the plan that they were played by (see `simulation/resuming.py`).
         plan: What must be the same for records to be gone on with.
         concurrency: Sessions at once.
         on_record: Called with every record as it is written.
@@ -77,7 +77,7 @@ def play_system(
     """
     from empathy_agent.simulation import read_records, simulate
 
-    _check_plan(out, json.loads(json.dumps(plan)))
+    check_plan(out, plan)
     asyncio.run(simulate(specs, out=out, concurrency=concurrency, on_record=on_record))
     records = {record["id"]: record for record in read_records(out)}
     return [records[spec.id] for spec in specs]
@@ -112,7 +112,8 @@ def read_played(path: Path) -> tuple[dict[str, Records], dict[str, Records], boo
 
     Returns:
         Records by system; records by ablation; whether a system chose among its drafts with its own judge, as its plan says,
-        or as must be supposed of a reply that was assessed while it was written; and the settings of the plan, if there is one.
+        or as must be supposed of a reply that was assessed while it was written; and the settings of the plan, if there is one,
+        with the `session_seed` of the records.
 
     Raises:
         InputError: There are none, or one file is broken.
@@ -126,22 +127,16 @@ def read_played(path: Path) -> tuple[dict[str, Records], dict[str, Records], boo
         )
     others = sorted((path / ABLATIONS).glob("*.jsonl"))
     found = {file: _in_order(read_records(file)) for file in [*files, *others]}
-    plans = {file: _read_plan(file) for file in found}
+    plans = {file: read_plan(file) for file in found}
     picks = any(_picked(plans[file], file, records) for file, records in found.items())
     known = [
         plan for file, plan in sorted(plans.items(), key=lambda p: p[0].stem != "experts") if plan and file in files
     ]
     own = [plan for plan in known if plan["source"] == "graph"] or known
+    seeds = {record["seed"] for records in found.values() for record in records}
     settings = {**own[0]["settings"], **own[0]["played"]} if own else {}
+    settings["session_seed"] = seeds.pop() if len(seeds) == 1 else None
     return {file.stem: found[file] for file in files}, {file.stem: found[file] for file in others}, picks, settings
-
-
-def _read_plan(file: Path) -> dict[str, Any]:
-    path = file.with_suffix(".plan.json")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}; delete it with its records, or name another folder") from error
 
 
 def _picked(plan: Mapping[str, Any], file: Path, records: Records) -> bool:
@@ -164,23 +159,3 @@ def _cut(given: Sequence[dict[str, Any]], turns: int | None) -> list[dict[str, A
             break
         kept.append(turn)
     return kept
-
-
-def _check_plan(out: Path, plan: dict[str, Any]) -> None:
-    """Writes the plan beside the records, or refuses records of another; sessions may be added to a plan, not changed."""
-    path = out.with_suffix(".plan.json")
-    if out.is_file():
-        before = {"sessions": {}, "played": {}, "settings": {}, **_read_plan(out)}
-        known, now = before["sessions"], plan["sessions"]
-        changed = [f"scenario {name}" for name in known.keys() & now.keys() if known[name] != now[name]]
-        for part in ({"source": plan["source"]}, plan["played"], plan["settings"]):
-            there = {**before, **before["settings"], **before["played"]}
-            changed += [key for key, value in part.items() if there.get(key) != value]
-        if changed:
-            raise InputError(
-                f"{out} holds sessions that were played with another {', '.join(sorted(changed)[:5])}: name another --out, "
-                "delete the file, or make the report of it with --records"
-            )
-        plan = {**plan, "sessions": {**known, **now}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plan, indent=2, sort_keys=True) + "\n", encoding="utf-8")

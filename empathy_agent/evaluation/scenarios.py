@@ -12,6 +12,7 @@ from typing import Any
 from empathy_agent.errors import InputError
 from empathy_agent.judge import DIMENSIONS
 from empathy_agent.simulation.planning import check_persona
+from empathy_agent.simulation.resuming import fingerprint
 from empathy_agent.tasks import Tasks
 from empathy_agent.turns import check_text
 
@@ -41,8 +42,7 @@ class Scenario:
     @property
     def fingerprint(self) -> str:
         """Short hash of what decides a session beside its id."""
-        content = json.dumps([self.task, self.lines, self.persona], ensure_ascii=True, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return fingerprint([self.task, self.lines, self.persona])
 
 
 def read_scenarios(

@@ -1,4 +1,4 @@
-"""Scores whole sessions: what was delivered of what was needed, how much of it was wasted, how steadily; and the user's emotion.
+"""Scores whole sessions: what was delivered of what was needed, how much of it was wasted, and how steadily.
 
 The three scores take the names and the idea of EMPA (arXiv 2603.00552): support is a vector (affective, cognitive,
 motivational) against a deficit vector, and a session is judged as a process. Its own formulas are for another judge; those
@@ -9,11 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-
-CONTENT, LOST = (
-    100.0,
-    10.0,
-)  # emotion at which SAGE's user leaves satisfied, and below which it gives up (arXiv 2505.02847)
 
 Vectors = Sequence[Sequence[float]]
 
@@ -37,27 +32,6 @@ def measure_session(needed: Vectors, delivered: Vectors, courses: Sequence[str])
         "outcome": round(sum(met[len(met) - third :]) / wanted, 6) if wanted > 0 else None,
         "efficiency": round(sum(met) / given, 6) if given > 0 else None,
         "stability": round(sum(course == "steady" for course in courses) / len(courses), 6) if courses else None,
-    }
-
-
-def measure_emotion(courses: Sequence[Sequence[float | None]]) -> dict[str, float] | None:
-    """Sums up users' emotion (SAGE, 0 to 100): means at the start and the end, shares of users content and lost at the end.
-
-    None where no emotion was simulated.
-
-    >>> measure_emotion([[40.0, 70.0, 100.0], [40.0, None, 5.0], [None]])
-    {'start': 40.0, 'final': 52.5, 'content': 0.5, 'lost': 0.5}
-    """
-    known = [[value for value in course if value is not None] for course in courses]
-    known = [course for course in known if course]
-    if not known:
-        return None
-    finals = [course[-1] for course in known]
-    return {
-        "start": round(sum(course[0] for course in known) / len(known), 4),
-        "final": round(sum(finals) / len(finals), 4),
-        "content": round(sum(value >= CONTENT for value in finals) / len(finals), 6),
-        "lost": round(sum(value < LOST for value in finals) / len(finals), 6),
     }
 
 

@@ -6,7 +6,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from empathy_agent.evaluation.figures import list_figures
+
 ALPHA = 0.05
+CURVE = (1, 2, 3, 5, 10, 20, 30, 40, 50)  # turns
 
 
 def write_summary(report: dict[str, Any]) -> str:
@@ -17,7 +20,8 @@ def write_summary(report: dict[str, Any]) -> str:
         f"`{shlex.join(report['command'])}`",
         f"{scenarios['conversations']} conversations ({scenarios['kind']}) from `{scenarios['file']}` "
         f"(sha256 `{str(scenarios['sha256'])[:12]}`), seed {report['seed']}, tolerance {settings['tolerance']}; desired empathy "
-        f"by {settings['desired_by']}. Intervals: 95 %, bootstrap over conversations. A dash: not defined.",
+        f"by {settings['desired_by']}. Intervals: 95 %, bootstrap over conversations; of shares that are none or all, Wilson's. "
+        "A dash: not defined.",
         *_write_judges(report),
         "## Systems",
         _write_systems(report["systems"]),
@@ -25,9 +29,10 @@ def write_summary(report: dict[str, Any]) -> str:
         _write_tasks(report["systems"]),
         "## Over the turns",
         _write_turns(report["systems"]),
+        *_write_curve(report["systems"]),
         *_write_comparisons(report),
-        "## Qualities",
-        _write_qualities(report["systems"]),
+        "## All figures",
+        _write_figures(report["systems"]),
     ]
     if len(report["judges"]) > 1:
         parts += ["## Judges, apart", _write_judged(report)]
@@ -63,13 +68,15 @@ def show(value: float | None, digits: int = 3, share: bool = False) -> str:
     return f"{100 * value:.{digits}f} %" if share else f"{value:.{digits}f}"
 
 
-def show_interval(value: float | None, interval: Sequence[float] | None, share: bool = False) -> str:
+def show_interval(
+    value: float | None, interval: Sequence[float] | None, share: bool = False, digits: int | None = None
+) -> str:
     """Shows a number with its interval.
 
     >>> show_interval(0.12, [0.1, 0.15])
     '0.120 [0.100, 0.150]'
     """
-    digits = 1 if share else 3
+    digits = digits or (1 if share else 3)
     if value is None or interval is None:
         return show(value, digits, share)
     low, high = (show(end, digits, share) for end in interval)
@@ -95,9 +102,9 @@ def _write_systems(systems: dict[str, Any]) -> str:
             name,
             show_interval(s["mean_abs_gap"], s["mean_abs_gap_interval"]),
             show_interval(s["gap_reduction"], s["gap_reduction_interval"], share=True),
-            show(s["score_factor"], 2),
-            show(s["over_share"], 1, share=True),
-            show(s["under_share"], 1, share=True),
+            show_interval(s["score_factor"], s["score_factor_interval"], digits=2),
+            show_interval(s["over_share"], s["over_share_interval"], share=True),
+            show_interval(s["under_share"], s["under_share_interval"], share=True),
             str(len(s["conversations"])),
             str(s["judged"]),
             str(s["hand_offs"]),
@@ -135,13 +142,21 @@ def _write_turns(systems: dict[str, Any]) -> str:
         [
             name,
             *(show(s["thirds"][third]) for third in ("early", "middle", "late")),
-            *(show(s["retention"][end], 2) for end in ends),
+            *(show_interval(s["retention"][end], s["retention_interval"][end], digits=2) for end in ends),
             str(s["alarms"]),
         ]
         for name, s in systems.items()
     ]
     head = ["system", "gap early", "middle", "late", *(f"retention at {end}" for end in ends), "alarms"]
     return write_table(head, rows)
+
+
+def _write_curve(systems: dict[str, Any]) -> list[str]:
+    """The absolute gap at some of the turns that were reached; all of them are in report.json."""
+    at = {name: {point["turn"]: point["abs_gap"] for point in system["curve"]} for name, system in systems.items()}
+    turns = [turn for turn in CURVE if any(turn in points for points in at.values())]
+    rows = [[name, *(show(points.get(turn)) for turn in turns)] for name, points in at.items()]
+    return [write_table(["absolute gap at turn", *map(str, turns)], rows)] if turns else []
 
 
 def _write_comparisons(report: dict[str, Any]) -> list[str]:
@@ -163,31 +178,19 @@ def _write_comparisons(report: dict[str, Any]) -> list[str]:
         return []
     return [
         "## Comparisons",
-        "System less the other, paired by conversation; below 0 is better. p: permutation test; Holm: corrected over the pairs "
-        "of systems, or of ablations, of one measure; *: below 0.05.",
+        "System less the other, over the conversations that both have; below 0 is better, but for retention. p: permutation "
+        "test; Holm: corrected over the pairs of systems, or of ablations, of one measure; *: below 0.05.",
         write_table(["pair", "judge", "measure", "difference", "p", "Holm", "conversations"], rows),
     ]
 
 
-def _write_qualities(systems: dict[str, Any]) -> str:
+def _write_figures(systems: dict[str, Any]) -> str:
     rows: list[list[str]] = []
-
-    def add(title: str, values: Sequence[float | None], digits: int = 2) -> None:
-        rows.append([title, *(show(value, digits) for value in values)])
-
-    listed = list(systems.values())
-    for part, scale in (("dimensions", "1-5"), ("mechanisms", "0-2"), ("session", "0-1")):
-        for name in listed[0][part] if listed else ():
-            add(f"{name.replace('_', ' ')} ({scale})", [system[part][name] for system in listed])
-    if any(system["emotion"] for system in listed):
-        add("emotion at the end (0-100)", [(system["emotion"] or {}).get("final") for system in listed], 1)
-    add("honest-AI violations", [system["violations"] for system in listed], 0)
-    for key, title in (("words", "words a reply"), ("distinct_2", "distinct-2"), ("repetition", "repetition")):
-        add(title, [system["language"][key] for system in listed])
-    add("seconds a reply, median", [system["seconds"]["p50"] for system in listed])
-    add("seconds a reply, 95th percentile", [system["seconds"]["p95"] for system in listed])
-    for side in ("input", "output"):
-        add(f"{side} tokens", [system["tokens"][side] for system in listed], 0)
+    for group, listed in list_figures(systems):
+        rows.append([f"**{group}**", *[""] * len(systems)])
+        rows += [
+            [label, *(f"{figure} ({ends})" if ends else figure for figure, ends in cells)] for label, cells in listed
+        ]
     return write_table(["", *systems], rows)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from empathy_agent.engine import EmpathyEngine
 from empathy_agent.errors import InputError
 from empathy_agent.evaluation.ablations import ABLATIONS
 from empathy_agent.settings import Settings
+from empathy_agent.simulation.sources import load_attribute, names_attribute
 
 OWN = ("base", "prompt", "experts")
 RECORDED = "recorded"  # the replies that the scenarios hold already
@@ -96,7 +94,7 @@ def get_played_settings(system: System, settings: Settings) -> Settings:
 
 def picks_among_drafts(settings: Mapping[str, Any]) -> bool:
     """Whether a graph with these settings chooses by its judge what it sends."""
-    return settings["max_revisions"] > 0 or (settings["candidates"] > 1 and settings["temperature"] > 0)
+    return settings["max_revisions"] > 0 or (settings["candidates"] > 1 and settings["temperature"] != 0)
 
 
 def load_source(source: str) -> Any:
@@ -106,11 +104,8 @@ def load_source(source: str) -> Any:
         InputError: There is no such module, attribute or model.
         MissingExtraError: It names a provider and `langchain` is not installed.
     """
-    place, _, attribute = source.partition(":")
-    if place.endswith(".py"):
-        return _get(_load_file(Path(place)), attribute, source)
-    if attribute.isidentifier() and re.fullmatch(r"[\w.]+", place) and _has_module(place):
-        return _get(import_module(place), attribute, source)
+    if names_attribute(source):
+        return load_attribute(source)
     from empathy_agent.commands.synthesize import load_chat_model
 
     return load_chat_model(source, "--systems")
@@ -137,27 +132,3 @@ def wrap_app(found: Any, settings: Settings, source: str) -> Callable[..., Any]:
         f"{source} is a {type(found).__name__}: name a graph, a chat model, a function without arguments that makes one, "
         "or an app `(message, *, thread_id)`"
     )
-
-
-def _has_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"no file {path}: give module:attribute or path/to/file.py:attribute")
-    described = importlib.util.spec_from_file_location(path.stem, path)
-    assert described is not None
-    assert described.loader is not None
-    module = importlib.util.module_from_spec(described)
-    described.loader.exec_module(module)
-    return module
-
-
-def _get(module: Any, attribute: str, source: str) -> Any:
-    if not hasattr(module, attribute):
-        raise InputError(f"{source}: {module.__name__} has no attribute {attribute!r}")
-    return getattr(module, attribute)

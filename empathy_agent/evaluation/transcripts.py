@@ -19,7 +19,9 @@ def write_transcripts(report: dict[str, Any], system: str) -> str:
         raise InputError(f"no system {system!r} in the report: it has {', '.join(report['systems'])}")
     given = [word for word in report["command"] if word]
     settings = ", ".join(
-        f"{name} {report['settings'][name]}" for name in ("temperature", "candidates") if name in report["settings"]
+        f"{name} {value}"
+        for name in ("temperature", "candidates")
+        if (value := report["settings"].get(name)) is not None
     )
     parts = [
         f"# Transcripts of {system}",

@@ -1,4 +1,4 @@
-"""How the report page words its figures: formats, headline, the rows of its tables. A missing figure is a dash, never a zero."""
+"""How the report page words its figures: formats, headline, cautions. A missing figure is a dash, never a zero."""
 
 from __future__ import annotations
 
@@ -102,58 +102,12 @@ def word_factor(value: float | None) -> str:
     return MISSING if value is None else f"{word_level(value)}\N{NO-BREAK SPACE}×"
 
 
-MEASURES: dict[str, list[tuple[str, Callable[[float | None], str], tuple[str, ...]]]] = {
-    "Gap": [
-        ("Mean absolute gap", word_level, ("mean_abs_gap",)),
-        ("Gap closed against base", word_percent, ("gap_reduction",)),
-        ("Mean signed gap", word_signed, ("mean_gap",)),
-        ("Score over base’s", word_factor, ("score_factor",)),
-        ("Replies with too much", word_percent, ("over_share",)),
-        ("Replies with too little", word_percent, ("under_share",)),
-    ],
-    "Over the turns": [
-        ("Gap in the early third", word_level, ("thirds", "early")),
-        ("Gap in the middle third", word_level, ("thirds", "middle")),
-        ("Gap in the late third", word_level, ("thirds", "late")),
-        *((f"Retention at turn {turns}", word_percent, ("retention", turns)) for turns in ("10", "20", "30", "50")),
-        ("Drift alarms", word_count, ("alarms",)),
-    ],
-    "Sessions": [
-        ("Outcome", word_level, ("session", "outcome")),
-        ("Efficiency", word_level, ("session", "efficiency")),
-        ("Stability", word_level, ("session", "stability")),
-        ("User’s emotion at the start", word_count, ("emotion", "start")),
-        ("User’s emotion at the end", word_count, ("emotion", "final")),
-        ("Users content at the end", word_percent, ("emotion", "content")),
-        ("Users lost at the end", word_percent, ("emotion", "lost")),
-    ],
-    "Language": [
-        ("Words a reply", word_count, ("language", "words")),
-        ("Distinct word pairs", word_percent, ("language", "distinct_2")),
-        ("Repetition", word_percent, ("language", "repetition")),
-        ("Honest-AI violations", word_count, ("violations",)),
-    ],
-    "Cost": [
-        ("Seconds a reply, median", word_level, ("seconds", "p50")),
-        ("Seconds a reply, 95th percentile", word_level, ("seconds", "p95")),
-        ("Tokens read", word_count, ("tokens", "input")),
-        ("Tokens written", word_count, ("tokens", "output")),
-    ],
-    "Counts": [
-        ("Replies", word_count, ("replies",)),
-        ("Replies judged", word_count, ("judged",)),
-        ("Hand-offs to a human", word_count, ("hand_offs",)),
-        ("Sessions that the user left", word_count, ("left",)),
-        ("Sessions that failed", word_count, ("failed",)),
-    ],
-}
-
-
 METRICS = {
     "mean_abs_gap": "Mean absolute gap",
     "late_abs_gap": "Absolute gap in the late third",
     "over_share": "Share of replies with too much",
     "under_share": "Share of replies with too little",
+    **{f"retention_{turns}": f"Retention at turn {turns}, more is better" for turns in (10, 20, 30, 50)},
 }
 
 
@@ -227,21 +181,6 @@ def _state_word(value: Any) -> str:
     return word_level(value) if isinstance(value, int | float) else word_name(value)
 
 
-def list_measures(systems: Systems) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
-    """Rows of the table of figures: (group, [(label, [(figure, interval) per system])]); a row without any figure is left out."""
-    worded = []
-    for group, rows in MEASURES.items():
-        kept = []
-        for label, word, path in rows:
-            found = [_find(system, path) for system in systems.values()]
-            ends = [word_interval(_find(system, (f"{path[0]}_interval",)), word) for system in systems.values()]
-            if any(value is not None for value in found):
-                kept.append((label, [(word(value), end) for value, end in zip(found, ends, strict=True)]))
-        if kept:
-            worded.append((group, kept))
-    return worded
-
-
 def word_metric(metric: str) -> str:
     """What a comparison compares."""
     return METRICS.get(metric, word_name(metric))
@@ -261,13 +200,6 @@ def list_provenance(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _spell(value: Any) -> str:
     return MISSING if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _find(system: dict[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = system
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -7,7 +7,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from empathy_agent.errors import InputError, ReplyError
+from empathy_agent.errors import InputError, OverloadedError, ReplyError
+
+PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds before a full queue is tried again
 
 
 async def call(function: Any, *arguments: Any, **named: Any) -> Any:
@@ -17,6 +19,17 @@ async def call(function: Any, *arguments: Any, **named: Any) -> Any:
         return await function(*arguments, **named)
     answer = await run_in_thread(function, *arguments, **named)
     return await answer if inspect.isawaitable(answer) else answer
+
+
+async def call_when_free(function: Any, *arguments: Any, **named: Any) -> Any:
+    """The same as `call`; where a model's queue is full, it waits and calls again."""
+    pause = PAUSE
+    while True:
+        try:
+            return await call(function, *arguments, **named)
+        except OverloadedError:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 async def run_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

@@ -105,12 +105,13 @@ def summarize(records: Iterable[Record]) -> dict[str, Any]:
     """Counts and means over records: sessions by status, turns, emotion at the end, retries and messages out of role."""
     records = list(records)
     ends = [record["emotion"][-1] for record in records if record["emotion"]]
-    kept = Counter(b["kind"] for r in records for b in r.get("role", {}).get("breaks", []) if b["kept"])
+    roles = [record["role"] for record in records if record["role"]]
+    kept = Counter(found["kind"] for role in roles for found in role["breaks"] if found["kept"])
     return {
         "sessions": len(records),
         **{status: sum(r["status"] == status for r in records) for status in ("done", "left", "handed_off", "failed")},
         "turns": sum(turn["role"] == "assistant" for record in records for turn in record["turns"]),
         "emotion": round(fmean(ends), 2) if ends else None,
-        "retries": sum(record.get("role", {}).get("retries", 0) for record in records),
+        "retries": sum(role["retries"] for role in roles),
         "out_of_role": dict(sorted(kept.items())),
     }

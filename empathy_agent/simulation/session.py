@@ -2,8 +2,9 @@
 
 A record is one JSON object: `schema` 1, `id`, `task`, `seed`, `persona` (its id or null), `user` (what played it), `status`,
 `error`, `emotion` (the value at the start and after each reply; null where no judge was given), `role` (`retries`, and `breaks`:
-messages that left the role, by turn and kind, and whether they were `kept`), and `turns`: user turns {role, content, disclosed}
-and assistant turns {role, content, state, seconds, tokens, judged}. Nothing here knows which models are behind.
+messages that left the role, by turn and kind, and whether they were `kept`; null for a script, which has no role), and `turns`:
+user turns {role, content, disclosed} and assistant turns {role, content, state, seconds, tokens, judged}. Nothing here knows
+which models are behind.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from empathy_agent.errors import ReplyError
-from empathy_agent.simulation.calling import call, read_content, run_in_thread
+from empathy_agent.simulation.calling import call, call_when_free, read_content, run_in_thread
 from empathy_agent.simulation.emotion import START, Judge, move_emotion, name_outcome
 from empathy_agent.simulation.role import find_breaks
 
@@ -34,7 +35,8 @@ class SessionSpec:
         id: Names the session within its file of records.
         app: `async (message, *, thread_id) -> {"content", …}` (see `apps.py`). An app with a method `forget(thread_id)` is told
             when the session has ended.
-        user: `async (trajectory, *, thread_id, turn_counter) -> text`, or None to end (see `users.py`).
+        user: `async (trajectory, *, thread_id, turn_counter) -> text`, or None to end (see `users.py`); one that has parameters
+            `emotion`, `attempt` or `persona` is given them, too.
         task: What the session is about.
         turns: User turns at most.
         seed: Part of the thread's id, from which app and user take their seeds.
@@ -68,13 +70,15 @@ async def session(spec: SessionSpec) -> dict[str, Any]:
     record = start_record(spec)
     record["user"] = getattr(spec.user, "name", None) or getattr(spec.user, "__name__", type(spec.user).__name__)
     record["emotion"] = [START] if spec.judge else None
+    record["role"] = None if getattr(spec.user, "scripted", False) else {"retries": 0, "breaks": []}
     try:
-        record["status"] = await _play(spec, record)
+        try:
+            record["status"] = await _play(spec, record)
+        finally:
+            if forget := getattr(spec.app, "forget", None):
+                await call(forget, spec.thread_id)
     except Exception as error:
         record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-    finally:
-        if forget := getattr(spec.app, "forget", None):
-            forget(spec.thread_id)
     return record
 
 
@@ -90,7 +94,7 @@ def start_record(spec: SessionSpec | Plan) -> dict[str, Any]:
         "status": "done",
         "error": None,
         "emotion": None,
-        "role": {"retries": 0, "breaks": []},
+        "role": None,
         "turns": [],
     }
 
@@ -102,7 +106,7 @@ async def _play(spec: SessionSpec, record: dict[str, Any]) -> str:
             return "done"
         record["turns"].append(message)
         started = perf_counter()
-        reply = await call(spec.app, message["content"], thread_id=spec.thread_id)
+        reply = await call_when_free(spec.app, message["content"], thread_id=spec.thread_id)
         turn = _write_turn(reply, perf_counter() - started)
         record["turns"].append(turn)
         if turn["state"].get("route") == "hand_off":
@@ -121,15 +125,17 @@ async def _ask(spec: SessionSpec, record: dict[str, Any], counter: int) -> dict[
     """The user's next turn; a message out of role is asked for once more, and what then comes is kept and counted."""
     emotion = record["emotion"][-1] if record["emotion"] else None
     for attempt in range(2):
-        extra = _pick_named(spec.user, {"emotion": emotion, "attempt": attempt})
+        extra = _pick_named(spec.user, {"emotion": emotion, "attempt": attempt, "persona": spec.persona})
         trajectory = get_trajectory(record)
-        answer = await call(spec.user, trajectory, thread_id=spec.thread_id, turn_counter=counter, **extra)
+        answer = await call_when_free(spec.user, trajectory, thread_id=spec.thread_id, turn_counter=counter, **extra)
         if answer is None:
             return None
         turn = {"role": "user", "content": read_content(answer).strip()}
         if isinstance(answer, Mapping) and answer.get("disclosed"):
             turn["disclosed"] = answer["disclosed"]
-        breaks = [] if getattr(spec.user, "scripted", False) else find_breaks(turn["content"], get_trajectory(record))
+        if record["role"] is None:
+            return turn
+        breaks = find_breaks(turn["content"], get_trajectory(record))
         record["role"]["breaks"] += [{"turn": counter, "kind": kind, "kept": attempt == 1} for kind in breaks]
         if not breaks:
             return turn

@@ -46,17 +46,20 @@ def check_texts(rows: Sequence[Row], where: str) -> list[GateRow]:
 
 
 def check_balance(rows: Sequence[Row]) -> list[GateRow]:
-    """Between 45 and 55 % of the screening messages are dangerous, on both sides of the split."""
+    """Between 45 and 55 % of the screening messages to train on are dangerous, and 25 to 55 % of those to test on.
+
+    Recall at one false alarm in a hundred wants some hundred harmless messages.
+    """
     offenders, shares = [], []
-    for side in ("train", "test"):
+    for side, least in (("train", 0.45), ("test", 0.25)):
         found = [row["danger"] for row in rows if row["split"] == side]
         shares.append(sum(found) / max(1, len(found)))
-        if not 0.45 <= shares[-1] <= 0.55:
+        if not least <= shares[-1] <= 0.55:
             offenders.append(f"{side}: {shares[-1]:.3f}")
     kinds = Counter(row["category"] for row in rows if row["danger"])
     counts = ", ".join(f"{name} {n}" for name, n in kinds.most_common())
     measured = f"{shares[0]:.3f} train, {shares[1]:.3f} test dangerous ({counts})"
-    return [build_row("balance", "screening", measured, "0.45 to 0.55", offenders)]
+    return [build_row("balance", "screening", measured, "0.45 (test: 0.25) to 0.55", offenders)]
 
 
 def check_exemplar_counts(rows: Sequence[Row], limits: Limits, tasks: Tasks) -> list[GateRow]:

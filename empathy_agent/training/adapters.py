@@ -27,7 +27,8 @@ def train_adapter(
 ) -> None:
     """Trains on classes and writes the adapter to `out/<group>` and the head to `out/<group>.safetensors`.
 
-    Batches hold a fixed share of primary examples. A tenth of the primary ones is kept out to set the temperature.
+    Batches hold a fixed share of primary examples. A tenth of the sources of the primary ones is kept out, with all that was
+    made of them, to set the temperature.
 
     Args:
         group: The head's only group, a softmax.
@@ -59,10 +60,11 @@ def train_adapter(
     labels = torch.as_tensor([group.labels.index(e.labels[group.name]) for e in examples])
     primary = [i for i, e in enumerate(examples) if e.primary]
     others = [i for i, e in enumerate(examples) if not e.primary]
-    blocks = sorted({i // 10 for i in range(len(primary))})
-    kept_out = set(rng.sample(blocks, max(1, len(blocks) // 10)))
-    held = [row for i, row in enumerate(primary) if i // 10 in kept_out]
-    primary = [row for i, row in enumerate(primary) if i // 10 not in kept_out]
+    sources = sorted({examples[row].source for row in primary})
+    kept_out = set(rng.sample(sources, max(1, len(sources) // 10)))
+    held = [row for row in primary if examples[row].source in kept_out]
+    primary = [row for row in primary if examples[row].source not in kept_out]
+    others = [row for row in others if examples[row].source not in kept_out]
 
     def run(rows: list[int]) -> torch.Tensor:
         batch = encoder.preprocess([texts[row] for row in rows])

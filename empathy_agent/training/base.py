@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from empathy_agent.models import load_base
 from empathy_agent.training.corpus import list_conversations, pack_conversations, read_conversations, weigh
+from empathy_agent.training.repeats import build_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +120,8 @@ def next_token_loss(model: LlamaForCausalLM, decoder: Callable[..., Any], ids: t
     with torch.autocast(ids.device.type, torch.bfloat16):
         hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     weight = model.lm_head.weight.to(torch.bfloat16)  # outside of autocast, which would take the loss in float32
-    return linear_cross_entropy(hidden.flatten(0, 1).to(torch.bfloat16), weight, ids[:, 1:].flatten()).float()
+    nats = linear_cross_entropy(hidden.flatten(0, 1).to(torch.bfloat16), weight, ids[:, 1:].flatten(), reduction="none")
+    return nats.float().mean()  # in bfloat16 the mean would be known to two hundredths only
 
 
 def measure_loss(model: LlamaForCausalLM, sequences: np.ndarray) -> float:
@@ -162,7 +164,8 @@ def train_base(
         compile: Whether to compile the training step (a third faster after half a minute).
 
     Returns:
-        The last entry of `losses.jsonl`: step, tokens, training loss, loss on conversations kept out (nats a token).
+        The last entry of `losses.jsonl`: step, tokens, training loss, loss on conversations kept out and on sequences of
+        them that repeat themselves (nats a token).
     """
     import numpy as np
     import torch
@@ -200,6 +203,7 @@ def train_base(
         for name in ("dev", "train")
     )
     dev = dev[:64]
+    repeats = build_repeats(dev.reshape(-1), 16, length, np.random.default_rng(seed))
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_base(str(start))[0].float() if start else build_base(settings, tokenizer)
@@ -228,7 +232,10 @@ def train_base(
     while spent < budget:
         started = time.monotonic()
         rows = [order[(step * batch_size + i) % len(order)] for i in range(batch_size)]
-        ids = torch.as_tensor(train[rows].astype("int64"), device=device)
+        batch = train[rows]
+        if repeated := round(batch_size * settings["repeats"]):
+            batch[:repeated] = build_repeats(train.reshape(-1), repeated, length, np.random.default_rng([seed, step]))
+        ids = torch.as_tensor(batch.astype("int64"), device=device)
         loss = next_token_loss(model, decoder, ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -251,6 +258,7 @@ def train_base(
                 "minutes": round(spent / 60, 1),
                 "train_loss": round(sum(recent) / len(recent), 4),
                 "dev_loss": round(measure_loss(model, dev), 4),
+                "repeats_loss": round(measure_loss(model, repeats), 4),
             }
             with (out / "losses.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")

@@ -39,7 +39,7 @@ def train_chat(
         seed: Seed of system prompts, mixture and order.
 
     Returns:
-        Loss on the test split's assistant turns before and after, in nats a token.
+        Loss on the dev split's assistant turns before and after, in nats a token.
     """
     from empathy_agent.encoder import Encoder
     from empathy_agent.exemplars import build_index
@@ -47,7 +47,7 @@ def train_chat(
     rng = random.Random(seed)
     model, tokenizer = load_base(str(base))
     encoder = Encoder(remembered=100_000)
-    writer = SystemWriter(encoder, build_index(encoder), seed)
+    writer = SystemWriter(encoder, build_index(encoder), seed, settings["shown"])
     written = list_conversations(conversations)
     # The experts read both halves: what they add to the base is then more than what it has read already.
     train = [c for c in written if c["split"] == "train" and pick_half(c["id"]) == settings["half"]]
@@ -55,7 +55,7 @@ def train_chat(
     def learned(conversation: dict[str, Any], index: int) -> bool:
         return conversation["turns"][index]["role"] == "assistant"
 
-    arguments: dict[str, Any] = {"described": settings["described"], "longest": settings["longest"]}
+    arguments: dict[str, Any] = {"described": settings["described"], "longest": settings["longest"], "one_reply": True}
     examples = [
         example
         for _ in range(settings["passes"])
@@ -66,8 +66,8 @@ def train_chat(
         public = rng.sample(public, min(settings["public"], len(public)))
         examples += build_examples(tokenizer, public, learned, None, **arguments)
     rng.shuffle(examples)
-    test = [c for c in written if c["split"] == "test"]
-    dev = list(build_examples(tokenizer, test, learned, None, **arguments))
+    kept = [c for c in written if c["split"] == "dev"]
+    dev = list(build_examples(tokenizer, kept, learned, None, **arguments))
     losses = tune(model.float(), tokenizer, examples, dev, settings, out / "checkpoints", seed)
     import torch
 

@@ -45,6 +45,8 @@ def list_conversations(folder: Path) -> list[dict[str, Any]]:
     """The written conversations of a folder, and those of its subfolder `plain`, without the files of single messages."""
     files = [path for path in sorted(folder.glob("*.jsonl")) if path.stem not in SINGLES]
     files += sorted(folder.glob("plain/*.jsonl"))
+    if not files:
+        raise InputError(f"no conversations in {folder}: give the folder that holds the JSONL files of the tasks")
     return [conversation for path in files for conversation in read_conversations(path)]
 
 

@@ -6,7 +6,7 @@ Does not train; `chat.py` and `experts.py` do.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from empathy_agent.prompts import write_prompt
@@ -57,31 +57,46 @@ def encode_example(
 
 
 class SystemWriter:
-    """Writes the system prompt of a training conversation as inference would: exemplars that fit, that do not, or none."""
+    """Writes the system prompt of a training sequence as inference would, with exemplars that suit the reply to be learned.
 
-    def __init__(self, encoder: Encoder, index: ExemplarIndex, seed: int):
-        self._encoder, self._index, self._rng = encoder, index, random.Random(seed)
+    Now and then that reply is itself among them: so a model learns to take up what it is shown, as in retrieve-and-refine
+    (Weston, Dinan and Miller 2018, arXiv 1808.04776).
 
-    def write(self, conversation: dict[str, Any], described: float) -> str:
-        """Writes a system prompt; with probability `described` it describes the pattern of the conversation's expert."""
+    Args:
+        encoder: Encodes queries.
+        index: The exemplars.
+        seed: Seed of what is shown.
+        shown: How often a prompt shows `none`, `fitting` exemplars, `given` ones (the reply itself among them) and `other` ones.
+    """
+
+    def __init__(self, encoder: Encoder, index: ExemplarIndex, seed: int, shown: Mapping[str, float]):
+        self._encoder, self._index, self._rng, self._shown = encoder, index, random.Random(seed), shown
+
+    def write(self, conversation: dict[str, Any], described: float, at: int) -> str:
+        """Writes the prompt for the reply that is turn `at`; with probability `described` it describes the expert's pattern."""
         rng = self._rng
         parts = [write_prompt("assistant")]
         if rng.random() < described:
             parts.append(write_prompt(f"pattern_{conversation['expert']}"))
-        if (kind := rng.choices(("none", "fitting", "other"), (0.5, 0.4, 0.1))[0]) != "none":
-            parts.append(write_prompt("exemplars", exemplars="\n".join(self._pick(conversation, kind))))
+        if (kind := rng.choices([*self._shown], [*self._shown.values()])[0]) != "none":
+            parts.append(write_prompt("exemplars", exemplars="\n".join(self._pick(conversation, kind, at))))
         return "\n".join(parts)
 
-    def _pick(self, conversation: dict[str, Any], kind: str) -> list[str]:
-        rng, count = self._rng, self._rng.choice((1, 2, 2))
+    def _pick(self, conversation: dict[str, Any], kind: str, at: int) -> list[str]:
+        from empathy_agent.exemplars import build_query
+
+        rng, turns, count = self._rng, conversation["turns"], self._rng.choice((1, 2, 2))
         if kind == "other":
             chosen: list[Any] = rng.sample(self._index.exemplars, count)
         else:
-            replies = [i for i, turn in enumerate(conversation["turns"]) if turn["role"] == "assistant" and i]
-            at = rng.choice(replies)
-            query = self._encoder.encode([conversation["turns"][at - 1]["content"]])[0]
-            level = conversation["turns"][at].get("empathy", {}).get("level", 0.5)
-            chosen = list(self._index.retrieve(query, conversation["task"], level, count))
+            level = turns[at].get("empathy", {}).get("level", 0.5)
+            query = build_query(self._encoder, turns[:at])
+            found = self._index.retrieve(query, conversation["task"], level, count + len(turns))
+            chosen = [e for e in found if e["id"].rpartition("/")[0] != conversation["id"]][:count]
+        if kind == "given":
+            given = {"user": turns[at - 1]["content"], "reply": turns[at]["content"]}
+            chosen = [given, *chosen[: count - 1]]
+            rng.shuffle(chosen)
         return [write_prompt("exemplar", user=e["user"], reply=e["reply"]) for e in chosen]
 
 
@@ -101,26 +116,34 @@ def build_examples(
         tokenizer: The base's tokenizer.
         conversations: Written conversations, or public ones, which get no system prompt.
         learned: Whether the turn at an index of a conversation carries loss.
-        writer: Writes system prompts; None leaves them out.
+        writer: Writes the system prompt for the last turn; None leaves it out.
         described: Share of system prompts that describe the pattern.
         longest: Tokens of a sequence at most.
-        one_reply: Whether a sequence ends with the one turn that carries loss, after at most `BEFORE` others, as an activated
-            adapter needs it: it acts from its last invocation on.
+        one_reply: Whether a sequence ends with the one turn that carries loss, after at most `BEFORE` others. Exemplars suit
+            one reply, and an activated adapter acts from its last invocation on.
     """
     if one_reply:
         conversations, learned = list(_end_with_reply(conversations, learned)), _is_last
     for conversation in conversations:
         system = (
-            [Turn(role="system", content=writer.write(conversation, described))]
+            [Turn(role="system", content=writer.write(conversation, described, len(conversation["turns"]) - 1))]
             if writer and "expert" in conversation
             else []
         )
-        turns = [*system, *(Turn(role=turn["role"], content=turn["content"]) for turn in conversation["turns"])]
+        turns = [Turn(role=turn["role"], content=turn["content"]) for turn in conversation["turns"]]
+        for first in range(0, len(turns) if one_reply else 1, 2):
+            # Where the sequence is too long its oldest turns are left out, not what the system prompt shows.
+            shift = first - len(system)
 
-        def pick(index: int, conversation: dict[str, Any] = conversation, before: int = len(system)) -> bool:
-            return index >= before and learned(conversation, index - before)
+            def pick(
+                index: int, conversation: dict[str, Any] = conversation, first: int = first, shift: int = shift
+            ) -> bool:
+                return index + shift >= first and learned(conversation, index + shift)
 
-        if example := encode_example(tokenizer, turns, pick, longest, keep_end=one_reply):
+            example = encode_example(tokenizer, [*system, *turns[first:]], pick, longest, keep_end=one_reply)
+            if example is None or len(example["input_ids"]) < longest:
+                break
+        if example:
             yield example
 
 

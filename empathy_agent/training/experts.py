@@ -60,7 +60,7 @@ def train_experts(
         seed: Seed of system prompts, weights and order.
 
     Returns:
-        By expert, the loss on its test turns before and after, in nats a token.
+        By expert, the loss on its turns of the dev split before and after, in nats a token.
     """
     from empathy_agent.encoder import Encoder
     from empathy_agent.exemplars import build_index
@@ -72,7 +72,7 @@ def train_experts(
     results: dict[str, dict[str, float]] = {}
     for expert in experts or list(tasks.patterns):
         model, tokenizer = load_base(base, four_bit=four_bit)
-        writer = SystemWriter(encoder, build_index(encoder), seed)
+        writer = SystemWriter(encoder, build_index(encoder), seed, settings["shown"])
 
         def learned(conversation: dict[str, Any], index: int, expert: str = expert) -> bool:
             return shows_pattern(tasks, conversation, index, expert)
@@ -86,10 +86,10 @@ def train_experts(
                     writer,
                     described=0.0,
                     longest=settings["longest"],
-                    one_reply=settings["activated"],
+                    one_reply=True,
                 )
             )
-            for conversations_read in (repeat(written, settings), [c for c in written if c["split"] == "test"])
+            for conversations_read in (repeat(written, settings), [c for c in written if c["split"] == "dev"])
         )
         results[expert] = tune_adapter(model, tokenizer, train, dev, settings, out / expert, seed, base=base)
     return results

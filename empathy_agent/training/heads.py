@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from empathy_agent import judge, need, recognition, safety
 from empathy_agent.encoder import Encoder
+from empathy_agent.errors import InputError
 from empathy_agent.heads import CHECK, Group, Head, write_head
 from empathy_agent.training.adapters import train_adapter
 from empathy_agent.training.corpus import list_conversations, pick_half
@@ -152,6 +153,7 @@ def train_heads(
     out: Path,
     tasks: list[str],
     settings: dict[str, Any],
+    only: list[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Trains the heads of need and judge and the adapters with heads of task and crisis screen, and writes them to `out`.
@@ -165,16 +167,27 @@ def train_heads(
         out: Folder of the heads.
         tasks: Labels of the task head.
         settings: The `[adapter]` table of `settings.toml`.
+        only: Names of the heads to train; None trains all. The others of `out` are measured as they are.
         seed: Seed of weights and of what is held out.
 
     Returns:
         What was measured on the test split, by reading.
+
+    Raises:
+        InputError: `only` names a head that there is not.
     """
     from empathy_agent.training.readings import measure_levels, measure_readings
+
+    names = [*get_recipes(), *ADAPTED]
+    if unknown := sorted(set(only or []) - set(names)):
+        raise InputError(f"no head {', '.join(unknown)}: choose from {', '.join(names)}")
+    only = only or names
 
     encoder = Encoder(remembered=1_000_000)
     examples = list_examples(conversations, data, labels, seed)
     for name, recipe in get_recipes().items():
+        if name not in only:
+            continue
         chosen = [e for e in examples[name] if e.split == "train"]
         encoder.encode(list(dict.fromkeys(text for e in chosen for text in e.list_texts())), batch_size=64)
         print(f"{name}: {len(chosen)} examples", flush=True)
@@ -189,6 +202,8 @@ def train_heads(
             _write_judge_card(out / CHECK, unseen, "half 1, of which train preference sees nothing", seed + 1)
     groups = {"task": Group("task", "softmax", tasks), "danger": Group("danger", "softmax", safety.CATEGORIES)}
     for name, write_text in ADAPTED.items():
+        if name not in only:
+            continue
         chosen = [e for e in examples[name] if e.split == "train"]
         train_adapter(
             group=groups[name],
@@ -199,7 +214,11 @@ def train_heads(
             epochs=settings["epochs"][name],
             seed=seed,
         )
-    tests = {name: [e for e in rows if e.split == "test"] for name, rows in examples.items()}
+    tests = {
+        name: [e for e in rows if e.split == "test"]
+        for name, rows in examples.items()
+        if (out / f"{name}.safetensors").is_file()
+    }
     return measure_levels(list_conversations(conversations)) | measure_readings(out, encoder, tests)
 
 

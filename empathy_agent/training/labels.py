@@ -94,7 +94,6 @@ def list_examples(conversations: Path, data: Path | None, labels: Path | None, s
     examples["task"] += _change_subject(written, rng)
     plain = tomllib.loads(Path(__file__).with_name("first_messages.toml").read_text(encoding="utf-8"))
     openings = [(task, text) for task, texts in plain.items() for text in texts]
-    openings += [(row["task"], row["opening"]) for row in _read_rows(conversations / "personas.jsonl")]
     for task, text in openings * 3:  # few, and what a user types first
         examples["task"].append(Example(_say(text), {"task": task}, text, "train"))
     for row in _read_rows(conversations / "unknown.jsonl"):

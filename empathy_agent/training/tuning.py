@@ -62,6 +62,7 @@ def tune(
     """Trains what is trainable in `model` and returns the losses on `dev` before and after (nats a token).
 
     Runs on the CPU, one GPU, or several under `accelerate launch`; checkpoints in `out` are resumed, and removed in the end.
+    Beside `out` stays `losses.jsonl`.
     """
     import torch
     from torch.nn.functional import linear_cross_entropy
@@ -88,10 +89,9 @@ def tune(
             picked = labels != IGNORED
             with torch.autocast("cpu", enabled=False):
                 weight = model.get_output_embeddings().weight.to(torch.bfloat16)
-                total = linear_cross_entropy(
-                    hidden[picked].to(torch.bfloat16), weight, labels[picked], reduction="sum"
-                ).float()
-            loss = total / (picked.sum() if num_items_in_batch is None else num_items_in_batch)
+                nats = linear_cross_entropy(hidden[picked].to(torch.bfloat16), weight, labels[picked], reduction="none")
+            # Summed in float32: in bfloat16 the sum over a batch would be known to a third of a percent only.
+            loss = nats.float().sum() / (picked.sum() if num_items_in_batch is None else num_items_in_batch)
             return (loss, {}) if return_outputs else loss
 
     on_cpu = not torch.cuda.is_available()
@@ -111,8 +111,17 @@ def tune(
     trainer.train(resume_from_checkpoint=resume or None)
     after = trainer.evaluate()["eval_loss"]
     if trainer.is_world_process_zero():
+        write_losses(trainer.state, before, after, out.parent)
         shutil.rmtree(out)
     return {"dev_loss_before": round(before, 4), "dev_loss_after": round(after, 4)}
+
+
+def write_losses(state: Any, before: float, after: float, out: Path) -> None:
+    """Writes `losses.jsonl` into `out`: the loss on dev before, the training loss by step with its learning rate, dev after."""
+    names = ("step", "loss", "learning_rate")
+    lines = [{name: entry[name] for name in names} for entry in state.log_history if "loss" in entry]
+    lines = [{"step": 0, "dev_loss": before}, *lines, {"step": state.global_step, "dev_loss": after}]
+    (out / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def tune_adapter(
@@ -131,6 +140,7 @@ def tune_adapter(
     With `settings["activated"]` it is an activated one (aLoRA, arXiv 2504.12397), invoked by what the chat template writes before
     a reply.
     """
+    import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     # Weights of 4 bits have no fingerprint that the base itself would have: the adapter then goes by the base's name.
@@ -148,6 +158,7 @@ def tune_adapter(
         model = prepare_model_for_kbit_training(model)
     elif model.device.type == "cpu":  # a GPU trains beside the base as it is; a CPU is slow in bfloat16
         model = model.float()
+    torch.manual_seed(seed)
     adapted = get_peft_model(model, lora)
     measured = tune(adapted, tokenizer, train, dev, settings, out / "checkpoints", seed)
     content = json.dumps([example["input_ids"] for example in train])

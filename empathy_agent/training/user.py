@@ -21,16 +21,16 @@ def train_user(
     Arguments are those of `experts.train_experts`.
 
     Returns:
-        Loss on the user turns of the test split before and after, in nats a token.
+        Loss on the user turns of the dev split before and after, in nats a token.
     """
     model, tokenizer = load_base(base)
-    rows: dict[str, list[Any]] = {"train": [], "test": [], "dev": []}
+    rows: dict[str, list[Any]] = {"train": [], "dev": [], "test": []}
     for conversation in list_conversations(conversations):
         rows[conversation["split"]].append(conversation)
     random.Random(seed).shuffle(rows["train"])
     train, dev = (
         [e for c in chosen if (e := encode_user(tokenizer, c, settings["longest"])) is not None]
-        for chosen in (rows["train"][: settings["most"]], rows["test"])
+        for chosen in (rows["train"][: settings["most"]], rows["dev"])
     )
     return tune_adapter(model, tokenizer, train, dev, settings, out / ADAPTER, seed, base=base)
 
