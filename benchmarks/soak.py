@@ -23,76 +23,21 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import AIMessageChunk
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
-
 from benchmarks.scripted import TAG, script_engine
-from benchmarks.subjects import build_peft, load_tokenizer
-from empathy_agent import EmpathyEngine, ExpertChatModel, Settings, build_graph
-from empathy_agent.honesty import remove_claims
+from benchmarks.tagged import build_engine, compare_replies
+from empathy_agent import Settings, build_graph
 from empathy_agent.threads import open_threads, prune_thread
-from empathy_agent.turns import clean_text
 
 TOP = Path(__file__).parent.parent
 SETTINGS = Settings(max_revisions=0, temperature=0, max_new_tokens=8)
-CONTEXT = 384  # tokens
 WORKERS = 8
 CANCELLED = 0.15  # share of turns that are first begun and abandoned in mid-stream
 ROOM = 200_000  # bytes by which the file of threads may grow while the disk is "full"
-
-
-class TaggedExpert(ExpertChatModel):
-    """Says the tag of the message that it answers, and then what the worker makes of the conversation without system prompt."""
-
-    def _stream(
-        self, messages: Any, stop: Any = None, run_manager: Any = None, **given: Any
-    ) -> Iterator[ChatGenerationChunk]:
-        tag = ChatGenerationChunk(message=AIMessageChunk(content=find_tag(messages)))
-        if run_manager:
-            run_manager.on_llm_new_token(tag.text, chunk=tag)
-        yield tag
-        yield from super()._stream(drop_system(messages), stop, run_manager, **given)
-
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **given: Any) -> ChatResult:
-        result = super()._generate(drop_system(messages), stop, run_manager, **given)
-        message = result.generations[0].message
-        message.content = f"{find_tag(messages)}{message.text}"
-        return result
-
-
-def find_tag(messages: Any) -> str:
-    """The last tag of the last message."""
-    return str(TAG.findall(str(messages[-1].text))[-1])
-
-
-def drop_system(messages: Any) -> list[Any]:
-    """All but the system prompt, whose exemplars are not in a thread's messages."""
-    return [message for message in messages if message.type != "system"]
-
-
-def build_engine(**limits: int) -> EmpathyEngine:
-    """Scripted readings over a worker of a tiny random model, the same in every process, whose replies depend on the prompt."""
-    import torch
-
-    from empathy_agent.models import LocalModel
-    from empathy_agent.stacking import stack_adapters
-    from empathy_agent.worker import Worker
-
-    torch.set_num_threads(1)
-    model = build_peft(smallest=True).float()
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            parameter.data.normal_(0, 0.3 if "lora_" in name else 0.15)
-    stacked, rows = stack_adapters(model)
-    worker = Worker(LocalModel("soak", stacked.eval(), load_tokenizer(), rows, CONTEXT), **limits)
-    return script_engine(TaggedExpert.from_worker(worker))
 
 
 def write_tag(thread: int, turn: int) -> str:
@@ -116,6 +61,9 @@ class Soak:
 
     def work(self, life: int, full: bool) -> None:
         """Takes every turn that is not acknowledged yet; the child process does this until it is killed."""
+        import torch
+
+        torch.set_num_threads(1)
         done, seen, lock = self.read_acknowledged(), Counter[str](), threading.Lock()
         with open_threads(self.path) as saver, self.acknowledged.open("ab", buffering=0) as file:
             graph = build_graph(engine=build_engine()).compile(checkpointer=saver)
@@ -214,20 +162,11 @@ class Soak:
             "wrong_threads": wrong,
             "unpruned_threads": unpruned,
             "compared_replies": len(sample),
-            "other_replies": compare_replies(sample),
+            "other_replies": compare_replies(sample, SETTINGS),
             "different_replies": len({str(reply.text).partition("]")[2] for _, reply in replies}),
             "experts": Counter(reply.response_metadata["adapter"] for _, reply in replies),
             "file": intact,
         }
-
-
-def compare_replies(sample: list[tuple[list[Any], Any]]) -> int:
-    """Counts replies that are not what their expert writes to the same conversation when it does nothing else."""
-    engine, others = build_engine(max_rows=1, kept_bytes=0), 0
-    for before, reply in sample:
-        alone = engine.bind_expert(reply.response_metadata["adapter"], SETTINGS, SETTINGS.seed).invoke(before)
-        others += remove_claims(clean_text(str(alone.text)).strip()) != reply.text
-    return others
 
 
 def run_soak(

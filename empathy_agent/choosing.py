@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TOPIC_WEIGHT = 0.3  # cost of a reply that has nothing to do with the conversation, in levels
 REPETITION_WEIGHT = 0.5  # cost of a reply that says the same words over and over, or what was said before
+FLUENCY_WEIGHT = 0.15  # cost of one nat a token that the model itself finds a reply less likely
 UNFINISHED = 0.15  # cost of a reply that was cut off
 SAME_OPENING = 0.1  # cost of a reply that begins with the same words as one of the last
 RECENT = 4  # turns that a reply is to be about
@@ -57,9 +58,15 @@ def repeats_opening(reply: str, said: Sequence[str], words: int = 3) -> bool:
 
 
 def measure_costs(
-    head: Head, encoder: Encoder, turns: Sequence[Turn], replies: Sequence[str], finished: Sequence[bool], target: float
+    head: Head,
+    encoder: Encoder,
+    turns: Sequence[Turn],
+    replies: Sequence[str],
+    finished: Sequence[bool],
+    logprobs: Sequence[float],
+    target: float,
 ) -> list[float]:
-    """The cost of each candidate, in levels of empathy: its miss, and what being off topic, repetitive or cut off adds.
+    """The cost of each candidate, in levels of empathy: its miss, and what being off topic, repetitive, odd or cut off adds.
 
     The weights are ours. Topic is the cosine of the reply to the last turns.
 
@@ -69,6 +76,7 @@ def measure_costs(
         turns: The conversation up to the user's message.
         replies: Candidates, at least one.
         finished: Whether each candidate came to its end by itself.
+        logprobs: How likely the model that wrote each finds it, in nats a token.
         target: Level wanted, in [0, 1].
     """
     import numpy as np
@@ -84,5 +92,8 @@ def measure_costs(
         + REPETITION_WEIGHT * measure_repetition(reply, said)
         + SAME_OPENING * repeats_opening(reply, said)
         + UNFINISHED * (not whole)
-        for reply, assessment, topic, whole in zip(replies, assessments, topics, finished, strict=True)
+        - FLUENCY_WEIGHT * logprob
+        for reply, assessment, topic, whole, logprob in zip(
+            replies, assessments, topics, finished, logprobs, strict=True
+        )
     ]

@@ -109,7 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_simulate(commands.add_parser("simulate", help="let simulated users talk with the agent; run it again to go on"))
 
-    train = commands.add_parser("train", help="train the base, the heads, the experts or the simulated user")
+    train = commands.add_parser(
+        "train", help="train the base, the heads, the experts, their preferences or the simulated user"
+    )
     train.add_argument("what", choices=("base", "heads", "experts", "preference", "user"))
     _add_conversations(train)
     train.add_argument("--data", metavar="DIR", help="public conversations")
@@ -118,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--base", metavar="M", help="folder or hub id of the base, for the experts (default: empathy-nano)"
     )
     train.add_argument("--adapters", metavar="DIR", help="adapters that train preference starts from")
-    train.add_argument("--only", metavar="A,B", help="names of the experts to train (default: all)")
+    train.add_argument("--only", metavar="A,B", help="names of the experts, or of the heads, to train (default: all)")
     train.add_argument(
         "--activated", action="store_true", help="experts as activated LoRA: a change of expert reads nothing again"
     )

@@ -1,4 +1,4 @@
-"""Finds the content folders `prompts/`, `retrieval/` and `conversations/plain/`: in the installed package, else in the checkout."""
+"""Finds the content folders (`prompts`, `retrieval`, `conversations/plain`): in the installed package, else in the checkout."""
 
 from __future__ import annotations
 

@@ -141,6 +141,15 @@ class Sampling:
         return top.indices.gather(1, choice[:, None])[:, 0]
 
 
+def measure_logprobs(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+    """How likely the model finds each row's token, in nats: from logits of shape (rows, vocabulary), before any penalty or top_p."""
+    import torch
+
+    chosen = torch.as_tensor(tokens, device=logits.device)[:, None]
+    found: list[float] = logits.float().log_softmax(1).gather(1, chosen)[:, 0].tolist()
+    return found
+
+
 class TextStream:
     """Decodes tokens one by one in linear time, holding back unfinished characters and possible stop strings."""
 

@@ -14,9 +14,9 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 from empathy_agent.errors import InputError
-from empathy_agent.exemplars import CONSIDERED, load_exemplars, measure_fit
+from empathy_agent.exemplars import CONSIDERED, leave_out_said, load_exemplars, measure_fit
 from empathy_agent.state import Exemplar
-from empathy_agent.turns import Turn, list_texts
+from empathy_agent.turns import LONGEST_MESSAGE, Turn, list_texts
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
@@ -65,7 +65,7 @@ class StoredExemplars:
         returns the cosine. `encoder` is not used.
 
         Raises:
-            InputError: A document lacks a field.
+            InputError: A document lacks a field, or its level or length is out of bounds.
         """
         said = list_texts(turns, "user")[-2:]
         query = "\n".join(said) if len(said[-1].split()) < SHORT else said[-1]
@@ -75,13 +75,16 @@ class StoredExemplars:
             convert = float
         found = self._store.similarity_search_with_score(query, k=CONSIDERED)
         recalled = [_read(document, float(convert(score)), task, target) for document, score in found]
-        return sorted(recalled, key=lambda exemplar: exemplar["score"], reverse=True)[:top_k]
+        recalled.sort(key=lambda exemplar: exemplar["score"], reverse=True)
+        return leave_out_said(recalled, turns)[:top_k]
 
 
 def _read(document: Document, similarity: float, task: str, target: float) -> Exemplar:
     fields = document.metadata
     try:
         level = float(fields["level"])
+        if not 0 <= level <= 1 or max(len(document.page_content), len(str(fields["reply"]))) > LONGEST_MESSAGE:
+            raise ValueError(f"level is {level} of [0, 1], or a text is longer than {LONGEST_MESSAGE:,} characters")
         fit = measure_fit(similarity, level, target, fields["task"] == task)
         return Exemplar(
             id=str(fields.get("id") or document.id or ""),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empathy_agent.choosing import measure_repetition
 from empathy_agent.content import find_content
 from empathy_agent.encoder import Encoder
 from empathy_agent.errors import InputError
@@ -34,6 +35,9 @@ LEVEL_WEIGHT = 0.8  # how much a distance of 1 between an exemplar's level and t
 TASK_BONUS = 0.05  # what an exemplar of the recognized task gains
 CONTEXT_WEIGHT = 0.25  # weight of the user turns before the last one in the query
 CONSIDERED = 64  # neighbours that are ranked again by level and task
+SPARE = 6  # exemplars retrieved beyond those wanted, in place of such as were said already
+REMEMBERED = 10  # replies that an exemplar must not repeat
+SAID = 0.5  # share of an exemplar's word pairs from which it counts as said
 EXACT = 50_000  # exemplars up to which all are compared; a graph finds nearly all neighbours in a fraction of the time
 NEGLIGIBLE = 0.02  # below this need, with a target below it too, nothing is retrieved
 
@@ -110,7 +114,8 @@ class ExemplarIndex:
 
     def recall(self, encoder: Encoder, turns: Sequence[Turn], task: str, target: float, top_k: int) -> list[Exemplar]:
         """Recalls the `top_k` exemplars that fit the end of a conversation, the task and the target level best."""
-        return self.retrieve(build_query(encoder, turns), task, target, top_k)
+        found = self.retrieve(build_query(encoder, turns), task, target, top_k + SPARE)
+        return leave_out_said(found, turns)[:top_k]
 
     def retrieve(self, query: np.ndarray, task: str, target: float, top_k: int) -> list[Exemplar]:
         """Retrieves the `top_k` exemplars that fit the query vector, the task and the target level best."""
@@ -131,6 +136,12 @@ class ExemplarIndex:
             )
             for fit, exemplar in ranked[:top_k]
         ]
+
+
+def leave_out_said(exemplars: Sequence[Exemplar], turns: Sequence[Turn]) -> list[Exemplar]:
+    """Leaves out exemplars of whose reply the last turns hold at least half of the word pairs."""
+    said = list_texts(turns, "assistant")[-REMEMBERED:]
+    return [exemplar for exemplar in exemplars if measure_repetition(exemplar["reply"], said) < SAID]
 
 
 def build_index(encoder: Encoder, folder: Path | None = None, cache: Path | None = None) -> ExemplarIndex:

@@ -221,6 +221,11 @@ class ExpertChatModel(BaseChatModel):
             "adapter": reply.adapter,
             "finish_reason": reply.finish_reason,
             "model_provider": "empathy-agent",
+            **(
+                {"mean_logprob": round(reply.logprob / max(1, reply.usage["output_tokens"]), 4)}
+                if len(reply.candidates) > 1
+                else {}
+            ),
         }
 
 

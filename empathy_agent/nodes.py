@@ -204,7 +204,8 @@ class Nodes:
         """The candidate of least cost."""
         texts = [str(message.text).strip() or write_prompt("no_reply") for message in written]
         whole = [message.response_metadata.get("finish_reason") != "length" for message in written]
-        costs = measure_costs(self.engine.heads["judge"], self.engine.encoder, history, texts, whole, target)
+        likely = [float(message.response_metadata.get("mean_logprob", 0.0)) for message in written]
+        costs = measure_costs(self.engine.heads["judge"], self.engine.encoder, history, texts, whole, likely, target)
         return written[costs.index(min(costs))]
 
     def _vary(self, settings: Settings, state: EmpathyState, adapter: str | None) -> Settings:

@@ -32,6 +32,8 @@ class Reply:
     """All replies to the same request, this one included."""
     usage: dict[str, Any] = field(default_factory=dict)
     finish_reason: str = ""
+    logprob: float = 0.0
+    """Of all its tokens, in nats; known of candidates only, since choosing among them needs it."""
     cancelled: bool = False
     asked_by: Any = field(default_factory=find_caller)
     asked_at: float = field(default_factory=time.perf_counter)

@@ -87,7 +87,7 @@ class Settings:
     top_k: Annotated[
         int,
         _at("retrieve_exemplars", description="Exemplars shown to the model; 0 switches retrieval off.", ge=0, le=10),
-    ] = 2
+    ] = 1
     tolerance: Annotated[
         float,
         _at(

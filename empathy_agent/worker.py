@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from empathy_agent.decoding import Decoding, Sampling, TextStream
+from empathy_agent.decoding import Decoding, Sampling, TextStream, measure_logprobs
 from empathy_agent.errors import InputError, OverloadedError, ReplyError
 from empathy_agent.prefixes import Past, Prefixes
 from empathy_agent.replies import Prompt, Reply
@@ -223,7 +223,12 @@ class Worker:
 
     def _advance(self, logits: torch.Tensor, first: int = 0) -> None:
         """Adds a token to every row from `first` on, and lets go of those that end with it."""
-        for row, token in zip(self._rows[first:], self._sampling.choose(logits, first), strict=True):
+        tokens = self._sampling.choose(logits, first)
+        rivals = [i for i, row in enumerate(self._rows[first:]) if len(row.prompt.replies) > 1]
+        if rivals:
+            for i, logprob in zip(rivals, measure_logprobs(logits[rivals], [tokens[i] for i in rivals]), strict=True):
+                self._rows[first + i].reply.logprob += logprob
+        for row, token in zip(self._rows[first:], tokens, strict=True):
             row.written.append(token)
             row.reply.first_token = row.reply.first_token or time.perf_counter()
             text = "" if token in self._ends else row.text.add(token)

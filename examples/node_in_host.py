@@ -30,8 +30,8 @@ def answer(state: Desk) -> Desk:
     )
     said = {"role": "assistant", "content": result["messages"][-1].text}
     understood = {key: result[key] for key in ("task", "drift") if key in result}
-    urgent = result["route"] == "hand_off" or result["need"]["level"] > 0.4
-    return {"lines": [asked, said], "understood": understood, "queue": "people" if urgent else "desk"}
+    queue = "people" if result["route"] == "hand_off" else "desk"
+    return {"lines": [asked, said], "understood": understood, "queue": queue}
 
 
 host = StateGraph(Desk)
@@ -41,7 +41,7 @@ host.add_edge("answer", END)
 graph = host.compile(checkpointer=InMemorySaver())
 
 config = {"configurable": {"thread_id": "wednesday"}}
-for text in ("Where do I find my invoice?", "I'm furious, this is the third wrong invoice!"):
+for text in ("Where do I find my invoice?", "This is the third wrong one, I'm furious!", "I want to kill myself."):
     state = graph.invoke({"question": text}, config)
     print("user ", text)
     print("reply", state["lines"][-1]["content"])

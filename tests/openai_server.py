@@ -1,8 +1,8 @@
 """A small OpenAI-compatible server over the package's own worker, which tests run in a process of its own.
 
 `POST /fault {"kind", "times", "model"}` makes the next requests fail: a status such as "500", "garbage", "html", "empty", "die"
-(the connection, in mid-reply), "kill" (the process, in mid-reply), "stall" (says nothing), "slow" (a token now and then),
-"context" (prompt too long). `GET /asked` tells what was asked since.
+(the connection, in mid-reply), "kill" (the process, in mid-reply), "stall" (says nothing), "hush" (nothing more, in mid-reply),
+"slow" (a token now and then), "context" (prompt too long). `GET /asked` tells what was asked since.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ class Server(BaseHTTPRequestHandler):
                 if kind == "slow":
                     time.sleep(0.6)
                 self._send({"delta": {"role": "assistant", "content": str(piece.text)}, "finish_reason": None})
+                if kind == "hush":
+                    time.sleep(3)
                 if kind == "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
                 if kind == "die":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from empathy_agent import EmpathyEngine
-from empathy_agent.choosing import SAME_OPENING, UNFINISHED, measure_costs, repeats_opening
+from empathy_agent.choosing import FLUENCY_WEIGHT, SAME_OPENING, UNFINISHED, measure_costs, repeats_opening
 from empathy_agent.turns import Turn
 
 GRIEF = [
@@ -16,9 +16,15 @@ GRIEF = [
 KIND = "Losing your dad hurts so much, and crying for him is part of missing him. What do you miss most?"
 
 
-def cost(engine: EmpathyEngine, replies: list[str], finished: list[bool] | None = None, target: float = 0.92):
-    whole = finished or [True] * len(replies)
-    return measure_costs(engine.heads["judge"], engine.encoder, GRIEF, replies, whole, target)
+def cost(
+    engine: EmpathyEngine,
+    replies: list[str],
+    finished: list[bool] | None = None,
+    target: float = 0.92,
+    logprobs: list[float] | None = None,
+) -> list[float]:
+    whole, likely = finished or [True] * len(replies), logprobs or [0.0] * len(replies)
+    return measure_costs(engine.heads["judge"], engine.encoder, GRIEF, replies, whole, likely, target)
 
 
 def test_the_reply_that_meets_the_target_on_topic_costs_least(engine: EmpathyEngine):
@@ -26,6 +32,11 @@ def test_the_reply_that_meets_the_target_on_topic_costs_least(engine: EmpathyEng
     costs = cost(engine, [KIND, cool, elsewhere])
     assert costs[0] == min(costs)
     assert cost(engine, [KIND, cool], target=0.05)[1] < cost(engine, [KIND, cool], target=0.05)[0]
+
+
+def test_of_two_alike_the_one_that_its_writer_finds_likelier_costs_less(engine: EmpathyEngine):
+    sure, odd = cost(engine, [KIND, KIND], logprobs=[-0.4, -2.4])
+    assert odd == pytest.approx(sure + 2 * FLUENCY_WEIGHT)
 
 
 def test_what_is_cut_off_repeated_dishonest_or_begins_as_before_costs_more(engine: EmpathyEngine):

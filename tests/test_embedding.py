@@ -106,9 +106,11 @@ def test_a_host_has_a_context_of_its_own_with_settings_in_its_field_empathy(form
 
 
 def test_a_field_empathy_that_holds_no_settings_is_named():
-    graph: Any = build_graph(engine=script_engine()).compile()
+    host = StateGraph(EmpathyState, context_schema=Own)
+    host.add_node("empathy", build_graph(engine=script_engine()).compile())
+    host.add_edge(START, "empathy")
     with pytest.raises(InputError, match="empathy is 'warm': it must be Settings"):
-        graph.invoke(say("A funny film please"), context={"empathy": "warm"})
+        host.compile().invoke(say("A funny film please"), context=Own(empathy="warm"))
 
 
 class Appended(TypedDict):

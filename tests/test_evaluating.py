@@ -11,7 +11,6 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 
 from empathy_agent import EmpathyEngine
-from empathy_agent.cli import main
 from empathy_agent.content import find_weights
 from empathy_agent.errors import InputError
 from empathy_agent.evaluation import evaluating, judging, playing
@@ -111,7 +110,7 @@ def test_what_was_played_is_not_played_again_and_more_can_be_added(engine: Empat
     with pytest.raises(InputError, match="another top_k"):
         play(engine, out, "warm=their_apps:warm", settings=replace(SETTINGS, top_k=5))
     changed = [replace(SAID[0], lines=["Something else."]), SAID[1]]
-    with pytest.raises(InputError, match="another scenario film"):
+    with pytest.raises(InputError, match="another session film"):
         play(engine, out, "warm=their_apps:warm", scenarios=changed)
 
 
@@ -256,48 +255,6 @@ def test_systems_are_found_by_name_path_and_what_they_are(engine: EmpathyEngine,
     }.items():
         with pytest.raises(InputError, match=error):
             list_systems(given)
-
-
-def test_the_command_plays_personas_and_makes_the_report_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    persona = {"id": "p", "task": "travel_planning", "who": "44, Oslo", "wants": "a quiet beach", "opening": "A beach?"}
-    (tmp_path / "personas.jsonl").write_text(json.dumps(persona) + "\n")
-    out = tmp_path / "out"
-    options = ["--set", "max_new_tokens=8", "--set", "temperature=0", "--turns", "2"]
-    given = ["evaluate", "--scenarios", str(tmp_path / "personas.jsonl"), "--out", str(out), *options]
-    assert main([*given, "--systems", "base,experts", "--ablations", "no_retrieval,wrong_expert"]) == 0
-    report = json.loads((out / "report.json").read_text())
-    assert report["command"][:2] == ["empathy-agent", "evaluate"]
-    assert report["scenarios"]["kind"] == "personas"
-    assert set(report["ablations"]) == {"no_retrieval", "wrong_expert"}
-    experts = report["systems"]["experts"]
-    assert experts["conversations"][0]["turns"][0]["content"] == "A beach?"
-    assert experts["emotion"]["start"] == 40
-    assert experts["tokens"]["output"] > 0
-    wrong = json.loads((out / "records" / "ablations" / "wrong_expert.jsonl").read_text())
-    own = [turn["expert"] for turn in experts["conversations"][0]["turns"] if turn["role"] == "assistant"]
-    assert own[0] != next(turn["state"]["expert"] for turn in wrong["turns"] if turn["role"] == "assistant")
-    assert "not independent" not in capsys.readouterr().err
-    assert (out / "report.html").stat().st_size > 1000
-    again = tmp_path / "again"
-    assert main(["evaluate", "--records", str(out / "records"), "--out", str(again), "--set", "max_new_tokens=8"]) == 0
-    second = json.loads((again / "report.json").read_text())
-    assert second["systems"]["experts"]["curve"] == experts["curve"]
-    assert second["ablations"] == report["ablations"]
-    assert second["settings"] == report["settings"]
-    assert second["judge_cards"]["learned"]["independent"] is True
-
-
-def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    out = ["--out", str(tmp_path / "out")]
-    assert main(["evaluate", *out]) == 2
-    assert "give --scenarios F to play, or --records" in capsys.readouterr().err
-    (tmp_path / "s.jsonl").write_text('{"id": "a", "turns": ["hi"]}\n')
-    given = ["evaluate", "--scenarios", str(tmp_path / "s.jsonl"), *out]
-    assert main([*given, "--turns", "0"]) == 2
-    assert main([*given, "--ablations", "no_magic"]) == 2
-    assert "choose no_retrieval, no_need" in capsys.readouterr().err
-    assert main(["evaluate", "--records", str(tmp_path / "nothing"), *out]) == 2
-    assert not (tmp_path / "out" / "report.json").exists()
 
 
 def test_a_chat_model_is_a_system(engine: EmpathyEngine, tmp_path: Path):

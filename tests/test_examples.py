@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOWS = {
     "graph_embedded.py": ["task       therapy", "drift", "after 2 turns"],
     "subgraph_in_host.py": ["Your order is on its way.", "drift counts 2 empathetic turns"],
-    "node_in_host.py": ["queue desk, drift counts 1 turns", "queue people, drift counts 2 turns"],
+    "node_in_host.py": ["queue desk, drift counts 2 turns", "queue people, drift counts 2 turns"],
     "middleware_prompt.py": ["guided to be", "in customer_support", "arrives on Friday.", "gap"],
     "middleware_adapter.py": ["Parcel 4711 is at the Leeds depot", "'by': 'draft'"],
     "middleware_polish.py": ["'by': 'expert'", "'by': 'draft', 'attempts': 2", "made up 19:30"],

@@ -124,6 +124,8 @@ async def test_candidates_are_messages_with_usage_and_do_not_stream(tiny_model: 
     assert len({m.text for m in found}) == 3
     assert found[0].text == model.invoke("Hello there, how are you?", adapter="factual", seed=4).text
     assert all(m.response_metadata["adapter"] == "factual" and m.usage_metadata for m in found)
+    assert all(-12 < m.response_metadata["mean_logprob"] < 0 for m in found)
+    assert "mean_logprob" not in model.invoke("Hello there").response_metadata
 
     def write(state: MessagesState) -> dict[str, Any]:
         return {"messages": model.generate_candidates(state["messages"], 2)[1]}

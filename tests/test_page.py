@@ -78,6 +78,13 @@ def write_talks(name: str, each: int = 3, turns: int = 12, seed: int = 7) -> lis
 def write_sample() -> dict[str, Any]:
     """24 conversations about 8 tasks with 3 systems; two sessions failed, one was handed off."""
     systems = {name: write_talks(name) for name in MANNERS}
+    for talks in systems.values():
+        for talk in talks:
+            talk |= {"persona": "p001", "emotion": [40.0, 62.5], "role": {"retries": 0, "breaks": []}}
+            talk["turns"][2] |= {"disclosed": "she lost her job in March", "told": talk["id"].endswith("8")}
+    left = [{"turn": 1, "kind": "repeats", "kept": True}, {"turn": 2, "kind": "assistant", "kept": False}]
+    for talk in systems["experts"]:
+        talk["role"] = {"retries": 2, "breaks": left}
     systems["base"][4] |= {
         "status": "failed",
         "error": "ReplyError: the model stopped",
@@ -220,8 +227,13 @@ def test_the_page_says_the_figures_of_the_report(sample):
         "drift alarm",
         "generative",
         "health coaching",
+        "late disclosure, not made she lost her job in March",
+        "The user left its role in message 2 (repeats).",
+        "n = 23",
     ):
         assert word in text
+    assert "in message 3" not in text, "a message that was mended is none that left the role"
+    assert f"{experts['users']['out_of_role']:.0%}".replace("%", " %") in text
 
 
 def test_the_same_report_gives_the_same_page_and_stays_as_it_was(sample):
@@ -368,8 +380,16 @@ def test_in_a_browser_without_scripts_all_is_there_and_nothing_overflows(browser
     browser.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true })")
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     text = " ".join(browser.evaluate("document.body.innerText").split())
-    for word in ("75 %", "Numbers by turn", "therapy", "2 sessions failed", "report.json"):
+    for word in ("75 %", "Numbers by turn", "therapy", "2 sessions failed", "report.json", "she lost her job in March"):
         assert word in text
+    for row in (
+        "Goals reached 0 % 0 % to",
+        "Retention at turn 10",
+        "Outcome",
+        "Honest-AI violations",
+        "Late disclosures made",
+    ):
+        assert row in text
     ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
     assert browser.list_troubles() == []

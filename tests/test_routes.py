@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
 
 pytest.importorskip("langchain_openai", reason="the extra `server` is not installed")
 
+from benchmarks.soak import script_engine
 from empathy_agent import EmpathyEngine, EmpathyMiddleware, ExpertChatModel, MissingExtraError, Settings, build_graph
 from empathy_agent import server as server_module
 from empathy_agent.errors import ModelError, ReplyError, UnreachableError
@@ -105,6 +107,30 @@ def test_an_expert_that_is_not_there_is_a_prompt_and_a_local_model_is_asked_once
     known = {"fallback": object(), "fallback_experts": ["compassionate"]}
     assert try_routes([BROKEN], base_url=None, **known) == ([*ADAPTER[:1], ("adapter", True)], "fallback: broken")
     assert len(try_routes([ReplyError("x" * 999)] * 2)[1]) == LONGEST_REASON
+
+
+class Flaky(ScriptedModel):
+    """Fails once, then follows its script."""
+
+    def _generate(self, messages: Any, *args: Any, **more: Any) -> Any:
+        if not self.given:
+            self.given.append(messages)
+            raise GONE
+        return super()._generate(messages, *args, **more)
+
+
+def test_a_turn_that_failed_is_unanswered_in_the_thread_and_tried_again_from_there():
+    model = Flaky(messages=iter([AIMessage("Paddington 2.")]), disable_streaming=True)
+    graph = build_graph(engine=script_engine(model)).compile(checkpointer=InMemorySaver())
+    for durability in ("exit", "async"):
+        model.given.clear()
+        model.messages = iter([AIMessage("Paddington 2.")])
+        config: Any = {"configurable": {"thread_id": durability}}
+        with pytest.raises(UnreachableError, match="gone"):
+            graph.invoke({"messages": [HumanMessage("A film")]}, config, context=SETTINGS, durability=durability)
+        assert [m.text for m in graph.get_state(config).values["messages"]] == ["A film"]
+        state = graph.invoke(None, config, context=SETTINGS)
+        assert [m.text for m in state["messages"]] == ["A film", "Paddington 2."]
 
 
 # Agents over a server that fails

@@ -144,9 +144,11 @@ def test_a_server_that_says_nothing_or_never_ends_is_given_up(
     with pytest.raises(UnreachableError, match="without an end: it is overloaded"):
         chat()
     monkeypatch.setattr(server_module, "SILENCE", 0.5)
-    fail("stall", 1, model="served-compassionate")
-    with pytest.raises(UnreachableError, match="said nothing for"):
-        chat()
+    monkeypatch.setattr(server_module, "LONGEST", 180.0)
+    for kind in ("stall", "hush"):  # from the start, and in mid-reply
+        fail(kind, 1, model="served-compassionate")
+        with pytest.raises(UnreachableError, match="said nothing for"):
+            chat()
 
 
 def test_history_is_cut_to_what_the_server_can_read(expert_server: str, fail: Callable[..., None]):

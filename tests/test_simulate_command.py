@@ -115,7 +115,7 @@ def test_the_command_goes_on_after_a_kill_and_loses_nothing(command: list[str], 
 def test_the_command_plays_on_ray_and_says_what_an_actor_lacks(command: list[str], tmp_path: Path):
     pytest.importorskip("ray", reason='Ray is not installed: pip install "empathy-agent[ray]"')
     started = [sys.executable, "-m", "empathy_agent.cli", *command, "--users", "their.py:LINES", "--sessions", "2"]
-    done = run([*started, "--ray", "local", "--ray-cpus", "1"])
+    done = run([*started, "--ray", "local", "--ray-cpus", "2"])
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["sessions"], summary["failed"], summary["lost"], summary["turns"]) == (2, 0, 0, 4)
@@ -128,4 +128,4 @@ def test_the_command_plays_on_ray_and_says_what_an_actor_lacks(command: list[str
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[Any]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)

@@ -90,6 +90,17 @@ def test_settings_are_shown_with_descriptions(client):
 
 
 @pytest.mark.enable_socket
+@pytest.mark.parametrize("graph", ["empathetic_chat", "simulated_session"])
+def test_every_node_says_what_it_reads_and_writes_and_every_setting_names_its_nodes(client, graph: str):
+    (assistant,) = client.assistants.search(graph_id=graph)
+    drawn = client.assistants.get_graph(assistant["assistant_id"])["nodes"]
+    nodes = {node["id"]: node.get("metadata", {}) for node in drawn if not node["id"].startswith("__")}
+    assert all({"reads", "writes"} <= set(about) for about in nodes.values())
+    settings = client.assistants.get_schemas(assistant["assistant_id"])["context_schema"]["properties"]
+    assert {node for about in settings.values() for node in about["langgraph_nodes"]} <= set(nodes)
+
+
+@pytest.mark.enable_socket
 def test_a_reply_waits_for_review_and_is_sent_as_edited(client):
     thread = client.threads.create()["thread_id"]
     context = {"review": True, "max_revisions": 0}
@@ -97,6 +108,7 @@ def test_a_reply_waits_for_review_and_is_sent_as_edited(client):
     state = client.threads.get_state(thread)
     (interrupt,) = state["tasks"][0]["interrupts"]
     assert interrupt["value"]["reply"]
+    assert [message["type"] for message in state["values"]["messages"]] == ["human"], "nothing was sent yet"
     edited = {"resume": {"reply": "Paddington 2 (2017), 103 minutes."}}
     result = client.runs.wait(thread, "empathetic_chat", command=edited, context=context)
     assert result["messages"][-1]["content"] == "Paddington 2 (2017), 103 minutes."
@@ -108,7 +120,10 @@ def test_a_reply_is_written_again_at_the_level_that_a_person_wants(client):
     thread = client.threads.create()["thread_id"]
     context = {"review": True, "max_revisions": 0}
     client.runs.wait(thread, "empathetic_chat", input=ASK, context=context)
-    for answer in ({"level": 3}, {"level": 0.3}):  # the first one cannot be used and is asked again
+    for answer in (
+        {"level": 3},
+        '{"level": 0.3}',
+    ):  # the first cannot be used and is asked again; a text box sends text
         client.runs.wait(thread, "empathetic_chat", command={"resume": answer}, context=context)
         state = client.threads.get_state(thread)
         (interrupt,) = state["tasks"][0]["interrupts"]
@@ -141,6 +156,8 @@ def test_a_simulated_session_is_watched_turn_by_turn(client):
     state = client.threads.get_state(thread)["values"]
     assert state["messages"][0]["content"] == "Which film is short and funny?"
     assert (state["emotion"][0], len(state["messages"])) == (40.0, 4)
+    assert (state["persona"]["puts_off"], state["wants"]) == ("lectures", "a sleep plan that fits")
+    assert (state["disclosed"], len(state["hidden"])) == ([], 1)
     (assistant,) = client.assistants.search(graph_id="simulated_session")
     schema = client.assistants.get_schemas(assistant["assistant_id"])["context_schema"]["properties"]
     for name in ("who", "wants", "hides", "turns", "temperature"):

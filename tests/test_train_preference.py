@@ -30,7 +30,7 @@ PREFERENCE = {
     **TINY,
     "beta": 0.1,
     "loss_type": ["sigmoid"],
-    "train_pairs": 6,
+    "train_pairs": 4,
     "test_pairs": 2,
     "learning_rate": 0.02,
     "longest": 2000,
@@ -68,13 +68,13 @@ def test_preferences_move_the_adapter_but_not_its_reference_and_are_noted_in_the
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[name], after[name]) for name in before)
     old, card = (json.loads((f / "factual" / "expert.json").read_text(encoding="utf-8")) for f in (trained, tmp_path))
-    told = {"settings": {**PREFERENCE, "loss_type": losses}, "seed": 0, "pairs": 6, "measured": found}
+    told = {"settings": {**PREFERENCE, "loss_type": losses}, "seed": 0, "pairs": 4, "measured": found}
     assert card == {**old, "preference": told}
     assert card["base_fingerprint"] == fingerprint_base(load_base(str(tiny_model))[0])
     assert load_model(str(tiny_model), tmp_path).adapters == ["factual"]
     assert not (tmp_path / "factual" / "checkpoints").exists()
     log = read_lines(tmp_path / "factual" / "losses.jsonl")
-    assert [line["step"] for line in log] == [0, 6]
+    assert [line["step"] for line in log] == [0, 4]
     if losses == ["sigmoid"]:
         assert log[0]["dev_loss"] == pytest.approx(math.log(2), abs=1e-4)  # the adapter is its own reference
     assert round(log[-1]["dev_loss"], 4) == found["loss"]
@@ -106,7 +106,9 @@ def test_pairs_keep_whole_replies_and_lose_their_oldest_turns(tiny_model: Path, 
     cut = pair(middle)
     assert all(count([*p["prompt"], *p[side]]) <= middle for p in cut for side in ("chosen", "rejected"))
     assert len(whole) // 2 < len(cut) <= len(whole)
-    assert any(len(p["prompt"]) < 6 for p in cut)
+    turns = {(p["chosen"][0]["content"], p["rejected"][0]["content"]): len(p["prompt"]) for p in whole}
+    lost = {turns[p["chosen"][0]["content"], p["rejected"][0]["content"]] - len(p["prompt"]) for p in cut}
+    assert lost == {0, 2}
     said = {turn["content"] for conversation in written for turn in conversation["turns"]}
     for p in cut:
         assert [turn["role"] for turn in p["prompt"][:2]] == ["system", "user"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from empathy_agent import EmpathyEngine, InputError, Settings
+from empathy_agent import EmpathyEngine, InputError, Settings, build_graph
 from empathy_agent.simulation.watching import SessionSettings, build_session_graph
 
 
@@ -32,6 +34,40 @@ def test_user_and_agent_talk_until_the_turns_are_used_up_and_the_state_survives_
     assert [m.text for m in state["messages"]][::2] == ["awake till 5, what now", "and on sundays?"]
     assert state["drift"]["turns"] == 2, "the agent's drift lasts over turns"
     assert (state["status"], len(state["emotion"]), state["emotion"][0]) == ("done", 3, 40.0)
+
+
+def test_the_state_shows_persona_goal_emotion_and_what_is_disclosed_when():
+    engine = script("Go to bed at three.", "and on sundays?", "The same.", "or I lose the job", "One step: no screens.")
+    graph = build_session_graph(engine=engine).compile()
+    context = SessionSettings(turns=3, max_revisions=0, who="34, nurse", wants="to sleep", hides="the job is at risk")
+    shown = []
+    for update in graph.stream({"messages": []}, context=context, stream_mode="updates"):
+        if "write_message" in update:
+            shown.append(update["write_message"])
+        elif "move_emotion" in update:
+            assert set(update["move_emotion"]) == {"emotion", "mood", "status"}
+    assert [(each["disclosed"], each["hidden"]) for each in shown] == [
+        ([], ["the job is at risk"]),
+        ([], ["the job is at risk"]),
+        (["the job is at risk"], []),
+    ]
+    assert [each["wants"] for each in shown] == ["to sleep"] * 3
+    assert shown[0]["persona"]["who"] == "34, nurse"
+    assert (shown[0]["emotion"], shown[0]["mood"]) == ([40.0], "doubtful")
+    assert len(shown[2]["emotion"]) == 3
+
+
+def test_settings_are_linked_to_the_nodes_of_their_graph():
+    for graph, extra in (
+        (build_graph(engine=script()).compile(), set()),
+        (build_session_graph(engine=script()).compile(), {"who", "wants", "hides", "opening", "turns"}),
+    ):
+        settings: dict[str, Any] = graph.get_context_jsonschema()["properties"]
+        assert extra <= set(settings)
+        for name, about in settings.items():
+            assert about["description"], name
+            assert about["langgraph_nodes"], name
+            assert set(about["langgraph_nodes"]) <= set(graph.builder.nodes), name
 
 
 def test_a_hand_off_ends_the_session():

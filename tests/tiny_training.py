@@ -32,10 +32,10 @@ TINY: dict[str, Any] = {
 
 
 def save_few(folder: Path) -> Path:
-    """Saves the first conversations of two tasks, of each one to measure by and one to test by."""
+    """Saves the first two exchanges of a few conversations of two tasks, of each one to measure by and one to test by."""
     for task in ("therapy", "movie_recommendation"):
         lines = (CONVERSATIONS / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()[:8]
-        rows = [{**json.loads(line), "split": "train"} for line in lines]
+        rows = [{**(row := json.loads(line)), "split": "train", "turns": row["turns"][:4]} for line in lines]
         rows[-2]["split"], rows[-1]["split"] = "dev", "test"
         (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder

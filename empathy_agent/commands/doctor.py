@@ -21,7 +21,17 @@ PACKAGES = [
     "langgraph",
     "langgraph-checkpoint-sqlite",
 ]
-EXTRAS = ["langchain", "langchain-openai", "langgraph-checkpoint-postgres", "langgraph-cli", "ray", "trl"]
+EXTRAS = [
+    "bitsandbytes",
+    "langchain",
+    "langchain-openai",
+    "langgraph-checkpoint-postgres",
+    "langgraph-cli",
+    "openpyxl",
+    "opentelemetry-api",
+    "ray",
+    "trl",
+]
 
 
 def run(options: argparse.Namespace) -> int:

@@ -42,7 +42,9 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
         help="desired empathy: the task's level, or moved by need",
     )
     evaluate.add_argument("--tasks", metavar="F.toml", help="a task table of your own")
-    evaluate.add_argument("--judge", metavar="DIR", help="heads of an independent learned judge")
+    evaluate.add_argument(
+        "--judge", metavar="DIR", help="heads of an independent learned judge (default: the shipped check)"
+    )
     evaluate.add_argument("--judge-model", metavar="PROVIDER:MODEL", help="a generative judge beside the learned one")
     _add_users(evaluate)
     add_engine(evaluate)

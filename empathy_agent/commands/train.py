@@ -135,5 +135,6 @@ def read_tables(changes: Path | None) -> dict[str, Any]:
             raise InputError(f"{changes}: no table [{table}]: there are {', '.join(tables)}")
         if unknown := sorted(set(values) - set(tables[table])):
             raise InputError(f"{changes}: [{table}] has no {', '.join(unknown)}: there are {', '.join(tables[table])}")
-        tables[table] |= values
+        weights = {"weights": {**tables[table]["weights"], **values["weights"]}} if "weights" in values else {}
+        tables[table] |= values | weights
     return tables

@@ -19,10 +19,10 @@ LEARNED, USER, GENERATIVE = "learned", "user", "generative"
 TOGETHER = 1024  # turns that are encoded in one go; with their clauses they fit into the encoder's memory
 BLANK = ("desired", "perceived", "uncertainty", "gap", "dimensions", "mechanisms", "needed", "delivered")
 
-# Cosine of a simulated user's message to what it was to disclose in it, from which it counts as told. Of the user turns in
-# `conversations/` one in a thousand reaches it with what a persona of the same task hides; 19 rewordings in the first person
-# lay between 0.48 and 0.91.
-TOLD = 0.45
+# Cosine of a simulated user's message, or a clause of it, to what it was to disclose, from which it counts as told. Of 30,000
+# pairs of a user turn in `conversations/` and what a persona of the same task hides one in a thousand reaches it; 24 rewordings
+# in the first person, some within longer messages, lay between 0.50 and 0.91.
+TOLD = 0.48
 
 DesiredBy = Literal["task", "need"]
 Pair = tuple[dict[str, Any], list[Turn]]  # an assistant turn of the report, and the turns before it
@@ -147,8 +147,9 @@ def _set_told(turns: Sequence[dict[str, Any]], engine: EmpathyEngine) -> None:
     """Says of each message in which a simulated user was to disclose something whether it did."""
     for turn in turns:
         if turn["role"] == "user" and turn["disclosed"]:
-            said, meant = engine.encoder.encode([turn["content"][:LONGEST_MESSAGE], turn["disclosed"]])
-            turn["told"] = bool(said @ meant >= TOLD)
+            said = turn["content"][:LONGEST_MESSAGE]
+            meant, *parts = engine.encoder.encode([turn["disclosed"], said, *need.split_clauses(said)])
+            turn["told"] = bool(max(part @ meant for part in parts) >= TOLD)
 
 
 def _list_pairs(conversation: dict[str, Any]) -> Iterator[Pair]:

@@ -207,6 +207,7 @@ def train_base(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_base(str(start))[0].float() if start else build_base(settings, tokenizer)
+    model.config.max_position_embeddings = settings["max_position_embeddings"]
     model.to(device).train()
     if device == "cpu":
         model.set_attn_implementation("eager")  # at 512 tokens a quarter faster than the fused kernel's backward pass
