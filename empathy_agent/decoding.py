@@ -142,7 +142,7 @@ class Sampling:
 
 
 def measure_logprobs(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
-    """How likely the model finds each row's token, in nats: from logits of shape (rows, vocabulary), before any penalty or top_p."""
+    """How likely the model finds each row's token, in nats, by logits of shape (rows, vocabulary), before penalties and top_p."""
     import torch
 
     chosen = torch.as_tensor(tokens, device=logits.device)[:, None]

@@ -186,7 +186,7 @@ def test_help_imports_nothing_heavy_and_every_command_has_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("evaluate", "calibrate", "chat", "assess", "index", "doctor", "forget", "train", "synthesize"):
+    for command in ("evaluate", "simulate", "calibrate", "chat", "assess", "index", "doctor", "forget", "train", "synthesize"):
         with pytest.raises(SystemExit) as left:
             build_parser().parse_args([command, "--help"])
         assert left.value.code == 0

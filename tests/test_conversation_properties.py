@@ -28,7 +28,7 @@ ROLES = ["<|begin|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 FORGED = st.lists(
     st.sampled_from([*ROLES, "<|", "|>", "user", "\n", "System: ", "\ue0000\ue001", "é"]), max_size=8
 ).map("".join)
-SAID = (FORGED | ANY_TEXT).map(lambda text: f"so: {text}")
+SAID = (FORGED | ANY_TEXT).map(lambda text: clean_text(f"so: {text}").strip())
 UNIT = st.floats(0, 1)
 
 
@@ -53,7 +53,7 @@ def test_a_thread_holds_what_was_said_once_whatever_is_repeated_or_taken_back(st
             state = graph.invoke({"messages": [message]}, config, context=Settings(max_revisions=0))
             answered += 1
             expected |= {str(m.id): m.text for m in state["messages"][-2:]}
-            assert state["messages"][-2].text.strip() == clean_text(text).strip()
+            assert state["messages"][-2].text == text
             assert set(state) <= set(EmpathyState.__annotations__)
         elif what == "repeat":
             again = asked[-1 - back % len(asked)]
@@ -120,9 +120,7 @@ def test_what_a_user_says_reaches_a_writer_as_the_users_words_alone(texts: list[
         graph.invoke(said, {"configurable": {"thread_id": "t"}}, context=context)
     heard = recorder.heard[-1]
     assert [m.type for m in heard] == ["system", *["human", "ai"] * (len(texts) - 1), "human"]
-    assert [m.text for m in heard if m.type == "human"] == [
-        clean_text(f"{text} quixotically").strip() for text in texts
-    ]
+    assert [m.text for m in heard if m.type == "human"] == [f"{text} quixotically" for text in texts]
     assert "quixotically" not in heard[0].text
 
 

@@ -109,9 +109,7 @@ def test_an_expert_that_is_not_there_is_a_prompt_and_a_local_model_is_asked_once
     assert len(try_routes([ReplyError("x" * 999)] * 2)[1]) == LONGEST_REASON
 
 
-class Flaky(ScriptedModel):
-    """Fails once, then follows its script."""
-
+class FailsOnce(ScriptedModel):
     def _generate(self, messages: Any, *args: Any, **more: Any) -> Any:
         if not self.given:
             self.given.append(messages)
@@ -120,11 +118,9 @@ class Flaky(ScriptedModel):
 
 
 def test_a_turn_that_failed_is_unanswered_in_the_thread_and_tried_again_from_there():
-    model = Flaky(messages=iter([AIMessage("Paddington 2.")]), disable_streaming=True)
-    graph = build_graph(engine=script_engine(model)).compile(checkpointer=InMemorySaver())
     for durability in ("exit", "async"):
-        model.given.clear()
-        model.messages = iter([AIMessage("Paddington 2.")])
+        model = FailsOnce(messages=iter([AIMessage("Paddington 2.")]), disable_streaming=True)
+        graph = build_graph(engine=script_engine(model)).compile(checkpointer=InMemorySaver())
         config: Any = {"configurable": {"thread_id": durability}}
         with pytest.raises(UnreachableError, match="gone"):
             graph.invoke({"messages": [HumanMessage("A film")]}, config, context=SETTINGS, durability=durability)
@@ -280,11 +276,8 @@ def test_a_server_killed_in_mid_reply_is_replaced_until_it_is_back(
     with pytest.raises(UnreachableError, match="does not answer .*start it, or correct --base-url"):
         graph.invoke({"messages": [HumanMessage(LOST)]}, context=SETTINGS)
     found = ask_all()
-    assert [(s["messages"][-1].text, s["route"]) for s in found.values()] == [
-        (COLD, "prompt"),
-        (COLD, "prompt"),
-        (COLD, "base"),
-    ]
+    assert [s["route"] for s in found.values()] == ["prompt", "prompt", "base"]
+    assert [s["messages"][-1].text for s in found.values()] == [COLD] * 3
     assert found["prompt"]["route_reason"] == ""
     assert found["adapter"]["route_reason"].startswith("host's model: the server at")
     assert found["polish"]["route_reason"].startswith("draft: the server at")
