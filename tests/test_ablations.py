@@ -46,14 +46,14 @@ def run(engine: EmpathyEngine, name: str | None, **more: object) -> dict:
 def test_every_ablation_takes_away_its_part_and_no_other(engine: EmpathyEngine):
     whole = run(engine, None, drift=UNDER)
     found = {name: run(engine, name, drift=UNDER) for name in ABLATIONS}
-    assert len(whole["exemplars"]) == 3
+    assert len(whole["exemplars"]) == 2
     assert found["no_retrieval"]["exemplars"] == []
     profile = engine.tasks.get(whole["task"]["label"])
     assert whole["desired"] != profile.desired == found["no_need"]["desired"]
     assert found["no_need"]["need"]["level"] == whole["need"]["level"]
     assert whole["target"] > whole["desired"]
     assert found["no_drift_correction"]["target"] == whole["desired"]
-    assert len(found["no_drift_correction"]["exemplars"]) == 2
+    assert len(found["no_drift_correction"]["exemplars"]) == 1
     assert len(whole["revisions"]) == 2
     assert len(found["no_revise"]["revisions"]) == 1
     assert found["wrong_expert"]["expert"] == permute_experts(engine.tasks)[whole["expert"]]

@@ -60,7 +60,7 @@ def test_one_message_prints_one_object(tmp_path: Path):
 def test_grief_and_crisis_take_their_routes(tmp_path: Path):
     grief = chat("My dad died last week and I can't stop crying", data=tmp_path)
     assert (grief["expert"], grief["route"]) == ("compassionate", "adapter")
-    assert len(grief["exemplars"]) == 2
+    assert len(grief["exemplars"]) == 1
     crisis = chat("I want to kill myself", data=tmp_path)
     assert crisis["route"] == "hand_off"
     assert "988" in crisis["reply"]
@@ -186,7 +186,18 @@ def test_help_imports_nothing_heavy_and_every_command_has_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("evaluate", "simulate", "calibrate", "chat", "assess", "index", "doctor", "forget", "train", "synthesize"):
+    for command in (
+        "evaluate",
+        "simulate",
+        "calibrate",
+        "chat",
+        "assess",
+        "index",
+        "doctor",
+        "forget",
+        "train",
+        "synthesize",
+    ):
         with pytest.raises(SystemExit) as left:
             build_parser().parse_args([command, "--help"])
         assert left.value.code == 0

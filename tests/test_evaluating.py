@@ -105,7 +105,7 @@ def test_what_was_played_is_not_played_again_and_more_can_be_added(engine: Empat
         file.write('{"schema": 1, "id": "tor')
     assert play(engine, out, "warm=their_apps:warm").systems == second.systems
     assert len(apps.calls) == 5
-    with pytest.raises(InputError, match="played with another turns: name another --out"):
+    with pytest.raises(InputError, match=r"played with another turns \(None, not 1\): name another --out"):
         play(engine, out, "warm=their_apps:warm", turns=1)
     with pytest.raises(InputError, match="another top_k"):
         play(engine, out, "warm=their_apps:warm", settings=replace(SETTINGS, top_k=5))

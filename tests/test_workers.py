@@ -147,3 +147,15 @@ def test_limits_out_of_bounds_are_refused_before_anything_is_loaded(name: str, l
         EmpathyEngine(**{name: limit})  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"{name} is {limit}"):
         Worker(None, **{name: limit})  # type: ignore[arg-type]
+
+
+def test_a_worker_that_somebody_closed_is_replaced_for_new_engines(own_model: str):
+    first, other = EmpathyEngine(model=own_model), EmpathyEngine(model=own_model)
+    text, worker = write(first), first.chat_model.worker
+    worker.close()
+    with pytest.raises(ReplyError, match="the worker is closed"):
+        write(first)
+    assert write(other) == text
+    first.close()
+    assert other.chat_model.worker.alive
+    other.close()

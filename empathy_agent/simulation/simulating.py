@@ -32,7 +32,8 @@ async def simulate(
     Args:
         specs: The sessions, each with an id of its own.
         out: File of records; a run that was killed goes on, and a torn last line is dropped.
-        concurrency: Sessions in flight at once. The local worker writes 32 messages in a batch; where its queue is full, they wait.
+        concurrency: Sessions in flight at once. The local worker writes 32 messages in a batch; while its queue is full, sessions
+            wait.
         on_record: Called with every new record, after it was written.
 
     Returns:
