@@ -75,7 +75,7 @@ def list_replies(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").split("\n"):
-            conversation = json.loads(line) if line else {"split": "none"}
+            conversation: dict[str, Any] = json.loads(line) if line else {"split": "none"}
             if conversation["split"] != "train":
                 continue
             turns = conversation["turns"]
