@@ -83,10 +83,8 @@ def _read(document: Document, similarity: float, task: str, target: float) -> Ex
     fields = document.metadata
     try:
         level = float(fields["level"])
-        if not 0 <= level <= 1 or max(len(document.page_content), len(str(fields["reply"]))) > LONGEST_MESSAGE:
-            raise ValueError(f"level is {level} of [0, 1], or a text is longer than {LONGEST_MESSAGE:,} characters")
         fit = measure_fit(similarity, level, target, fields["task"] == task)
-        return Exemplar(
+        exemplar = Exemplar(
             id=str(fields.get("id") or document.id or ""),
             score=round(fit, 4),
             pattern=str(fields["pattern"]),
@@ -94,6 +92,9 @@ def _read(document: Document, similarity: float, task: str, target: float) -> Ex
             user=document.page_content,
             reply=str(fields["reply"]),
         )
+        if not 0 <= level <= 1 or max(len(exemplar["user"]), len(exemplar["reply"])) > LONGEST_MESSAGE:
+            raise ValueError(f"level is {level} of [0, 1], or a text is longer than {LONGEST_MESSAGE:,} characters")
+        return exemplar
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"exemplar {document.id!r} in the vector store needs task, level, pattern and reply in its metadata ({error!r}): "

@@ -30,6 +30,7 @@ WINDOW = 800  # characters of a message that are read at once, since the encoder
 STEP = 600  # from one window to the next
 SHORT = 6  # words below which a message means little by itself
 BEFORE = 300  # characters of the reply that the message answers
+FLOOR = 0.1  # below this a longer message by itself is harmless, whatever it answers: senseless replies make alarms
 
 
 def write_windows(turns: Sequence[Turn]) -> list[str]:
@@ -53,20 +54,21 @@ def find_context(turns: Sequence[Turn]) -> str | None:
 def screen_turns(head: Head, encoder: Encoder, conversations: Sequence[Sequence[Turn]]) -> list[Safety]:
     """Screens the last user turn of each conversation; `score` is the probability of any danger in its worst window.
 
-    A message of a few words is read behind its context only where the context itself speaks of danger.
+    A message of a few words is read behind its context only where the context itself speaks of danger, a longer one only where
+    it is not plainly harmless by itself.
     """
     contexts = [find_context(turns) for turns in conversations]
-    known = [text for text in contexts if text is not None]
-    none = head.groups[0].labels.index("none")
-    calm = (
-        dict(zip(known, head.read(encoder.encode(known))["danger"].mean[:, none] > 1 - THRESHOLD, strict=True))
-        if known
-        else {}
-    )
-    windows = [
-        [list_texts(turns, "user")[-1]] if context is not None and calm[context] else write_windows(turns)
+    asked = [
+        context or list_texts(turns, "user")[-1][:WINDOW]
         for turns, context in zip(conversations, contexts, strict=True)
     ]
+    none = head.groups[0].labels.index("none")
+    first = 1 - head.read(encoder.encode(asked))["danger"].mean[:, none] if asked else []
+    windows = []
+    for turns, context, score in zip(conversations, contexts, first, strict=True):
+        calm = score < (FLOOR if context is None else THRESHOLD)
+        alone = [turn for turn in turns if turn["role"] == "user"][-1:]
+        windows.append(write_windows(alone if calm else turns))
     reading = head.read(encoder.encode([text for texts in windows for text in texts]))["danger"]
     found, start = [], 0
     for turns, texts in zip(conversations, windows, strict=True):
