@@ -63,9 +63,9 @@ def screen_turns(head: Head, encoder: Encoder, conversations: Sequence[Sequence[
         for turns, context in zip(conversations, contexts, strict=True)
     ]
     none = head.groups[0].labels.index("none")
-    first = 1 - head.read(encoder.encode(asked))["danger"].mean[:, none] if asked else []
+    dangers = [1 - float(calm) for calm in head.read(encoder.encode(asked))["danger"].mean[:, none]]
     windows = []
-    for turns, context, score in zip(conversations, contexts, first, strict=True):
+    for turns, context, score in zip(conversations, contexts, dangers, strict=True):
         calm = score < (FLOOR if context is None else THRESHOLD)
         alone = [turn for turn in turns if turn["role"] == "user"][-1:]
         windows.append(write_windows(alone if calm else turns))

@@ -74,7 +74,7 @@ def measure_system(conversations: Conversations, base: Conversations | None, bas
     states = Counter(conversation["status"] for conversation in conversations)
     alarms = [[t["alarm"] for t in c["turns"] if get_assessment(t) is not None] for c in conversations]
     violations = Counter(name for turn in replies for name in turn["violations"] or ())
-    tallied = measure_tallies(conversations, GROUPS, add_qualities, basis.rows, basis.resamples)
+    tallied: dict[str, Any] = measure_tallies(conversations, GROUPS, add_qualities, basis.rows, basis.resamples)
     shares, share_ends = tallied.pop("shares"), tallied.pop("shares_interval")
     users, user_ends = tallied.pop("users"), tallied.pop("users_interval")
     counted = count_users(conversations)

@@ -63,8 +63,8 @@ def measure_tallies(
     for group, members in groups.items():
         found[group] = {name: measure_ratio(*sums[name]) for name in members}
         found[f"{group}_interval"] = {
-            name: (measure_share_interval if name in SHARES else measure_ratio_interval)(*sums[name], resamples)
-            for name in members
+            name: (measure_share_interval if name in SHARES else measure_ratio_interval)(top, bottom, resamples)
+            for name, (top, bottom) in ((name, sums[name]) for name in members)
         }
     return found
 
