@@ -56,7 +56,7 @@ class _Peft:
     """A PEFT model called with the names of a mixed batch, or with its first adapter active."""
 
     def __init__(self, model: Any, names: list[str] | None):
-        self.model, self.names, self.parameters = model, names, model.parameters
+        self.model, self.names, self.parameters, self.config = model, names, model.parameters, model.config
 
     def __call__(self, **inputs: Any) -> Any:
         if self.names:

@@ -64,11 +64,14 @@ class TestIntegration(ChatModelIntegrationTests):
 
 def test_the_four_shipped_experts_answer_one_message_differently():
     model = ExpertChatModel(temperature=0, max_new_tokens=40)
-    question = [HumanMessage("I am tired all day and I sleep badly.")]
-    replies = {name: model.bind(adapter=name).invoke(question).text for name in model.worker.local.adapters}
+    questions = ["I am tired all day and I sleep badly.", "My parcel is late again.", "Which film shall we watch?"]
+    replies = {
+        name: [model.bind(adapter=name).invoke(question).text for question in questions]
+        for name in model.worker.local.adapters
+    }
     assert set(replies) == {"factual", "considerate", "encouraging", "compassionate", "user"}
-    assert len(set(replies.values())) == 5
-    assert all(len(reply.split()) > 2 for reply in replies.values())
+    assert len({tuple(texts) for texts in replies.values()}) == 5
+    assert all(len(reply.split()) > 2 for texts in replies.values() for reply in texts)
 
 
 async def test_asynchronous_calls_share_batches_and_answer_each_their_own(tiny_model: Path, tiny_adapters: Path):
