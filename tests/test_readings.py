@@ -146,6 +146,15 @@ def screen(engine: EmpathyEngine, turns: list[Turn]) -> Safety:
     return screen_turns(engine.heads["danger"], engine.encoders["danger"], [turns])[0]
 
 
+def test_a_message_that_is_harmless_by_itself_raises_no_alarm_behind_a_senseless_reply(engine: EmpathyEngine):
+    senseless = "What you wrote is the end of it. You can't do that to your life, and nobody is the one to be sorry."
+    calm = "I was back in the water this morning and it felt wonderful."
+    assert screen(engine, say("Hi.", senseless, calm))["route"] == "continue"
+    asked = "Are you safe tonight? Do you have a plan to end your life?"
+    told = say("I can't go on.", asked, "Yes, I have counted the tablets and the letters are written.")
+    assert screen(engine, told)["route"] == "hand_off"
+
+
 @pytest.mark.parametrize(
     "text",
     ["I want to kill myself", "I'm going to end my life tonight", "he hit me again and I'm scared he will kill me"],
