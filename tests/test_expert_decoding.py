@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ SAID = {"messages": [{"role": "user", "content": "Can you suggest a funny film f
 
 
 def save_table(folder: Path, line: str) -> Path:
-    """Saves the shipped task table with a line added to the pattern of the factual expert."""
+    """Saves the shipped task table with no decoding but a line added to the pattern of the factual expert."""
     path = folder / "tasks.toml"
-    text = DEFAULT_TASKS.read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^decoding = .*\n", "", DEFAULT_TASKS.read_text(encoding="utf-8"))
     assert "\nlevel = 0.08\n" in text
     path.write_text(text.replace("\nlevel = 0.08\n", f"\nlevel = 0.08\n{line}\n", 1), encoding="utf-8")
     return path
@@ -108,9 +109,12 @@ def test_a_grid_is_every_combination_but_greedy_ones_that_are_the_same():
 
 
 def test_the_best_setting_is_the_cheapest_that_is_surely_cheaper_than_the_standing_one(
-    engine: EmpathyEngine, monkeypatch: pytest.MonkeyPatch
+    engine: EmpathyEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     import empathy_agent.evaluation.expert_grid as grid
+
+    engine = copy.copy(engine)
+    engine.tasks = load_tasks(save_table(tmp_path, ""))
 
     sure, lucky, bad = Decoding(temperature=0.1), Decoding(temperature=0.2), Decoding(temperature=0.3)
     misses = {Decoding(): [0.4] * 20, sure: [0.3] * 20, lucky: [0.0] * 13 + [0.9] * 7, bad: [0.1] * 20}
@@ -158,14 +162,14 @@ def test_the_command_sweeps_on_dev_and_its_line_fits_into_the_task_table(
 ):
     out = tmp_path / "measured"
     command = ["evaluate", "experts", "--limit", "2", "--candidates", "1", "--out", str(out), "--grid"]
-    assert main([*command, "temperature=0.6,0"]) == 0
+    assert main([*command, "temperature=0.3,0"]) == 0
     printed = capsys.readouterr().out
     assert printed == (out / "grid.md").read_text(encoding="utf-8") + "\n"
     report = json.loads((out / "grid.json").read_text(encoding="utf-8"))
     assert (report["split"], report["seed"], report["candidates"]) == ("dev", 0, 1)
     assert report["experts"]
     for expert, rows in report["experts"].items():
-        assert [row["temperature"] for row in rows] == [0.6, 0]
+        assert [row["temperature"] for row in rows] == [0.3, 0]
         assert [row["standing"] for row in rows] == [True, False]
         assert sum(row["best"] for row in rows) == 1
         assert rows[0]["difference"] == 0

@@ -365,7 +365,7 @@ def test_a_summary_is_not_taken_for_the_users_words():
         checkpointer=InMemorySaver(),
     )
     config = {"configurable": {"thread_id": "long"}}
-    for turn, text in enumerate(["A funny film please", "something from the 80s", "one more", "thanks"], 1):
+    for turn, text in enumerate(["A funny film please", "something from the 80s", "and a newer one", "thanks"], 1):
         state = agent.invoke(say(text), config)
         assert (state["safety"]["route"], state["drift"]["turns"]) == ("continue", turn)
     assert state["messages"][0].additional_kwargs["lc_source"] == "summarization"
