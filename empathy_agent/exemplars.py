@@ -72,28 +72,24 @@ def load_exemplars(folder: Path | None = None) -> list[dict[str, Any]]:
 
 def list_replies(folder: Path) -> list[dict[str, Any]]:
     """Every reply of the train split of the written conversations of a folder, as an exemplar with the id `conversation/turn`."""
-    found = []
-    for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            conversation: dict[str, Any] = json.loads(line) if line else {"split": "none"}
-            if conversation["split"] != "train":
-                continue
-            turns = conversation["turns"]
-            found += [
-                {
-                    "id": f"{conversation['id']}/{at}",
-                    "task": conversation["task"],
-                    "pattern": conversation["expert"],
-                    "level": turn["empathy"]["level"],
-                    "emotion": turns[at - 1]["emotion"],
-                    "situation": conversation["theme"],
-                    "user": turns[at - 1]["content"],
-                    "reply": turn["content"],
-                }
-                for at, turn in enumerate(turns)
-                if turn["role"] == "assistant" and at
-            ]
-    return found
+    from empathy_agent.training.corpus import read_conversations
+
+    return [
+        {
+            "id": f"{conversation['id']}/{at}",
+            "task": conversation["task"],
+            "pattern": conversation["expert"],
+            "level": turn["empathy"]["level"],
+            "emotion": conversation["turns"][at - 1]["emotion"],
+            "situation": conversation["theme"],
+            "user": conversation["turns"][at - 1]["content"],
+            "reply": turn["content"],
+        }
+        for conversation in read_conversations(folder)
+        if conversation["split"] == "train"
+        for at, turn in enumerate(conversation["turns"])
+        if turn["role"] == "assistant" and at
+    ]
 
 
 def measure_fit(similarity: float, level: float, target: float, same_task: bool) -> float:

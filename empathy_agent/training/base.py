@@ -180,7 +180,7 @@ def train_base(
         # By id, not by chance: a run that goes on from another keeps out the same conversations.
         kept_out: list[dict[str, Any]] = []
         public: list[dict[str, Any]] = []
-        for conversation in weigh(read_conversations(data), settings["weights"], rng):
+        for conversation in weigh(read_conversations(data), lambda c: settings["weights"].get(c["source"], 1.0), rng):
             share = zlib.crc32(str(conversation.get("id")).encode()) / 2**32
             (kept_out if share < settings["dev_share"] else public).append(conversation)
         random.Random(0).shuffle(kept_out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +59,12 @@ def pick_half(conversation: str) -> int:
     return zlib.crc32(conversation.encode()) % 2
 
 
-def weigh(conversations: Iterable[dict[str, Any]], weights: dict[str, float], rng: random.Random) -> Iterator[dict]:
-    """Repeats or drops conversations so that a source with weight 2.3 is read twice and, by chance, a third time."""
+def weigh(
+    conversations: Iterable[dict[str, Any]], find_weight: Callable[[dict[str, Any]], float], rng: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Repeats or drops conversations so that one of weight 2.3 is read twice and, by chance, a third time."""
     for conversation in conversations:
-        weight = weights.get(conversation["source"], 1.0)
+        weight = find_weight(conversation)
         for _ in range(int(weight) + (rng.random() < weight % 1)):
             yield conversation
 

@@ -133,14 +133,9 @@ def build_examples(
         turns = [Turn(role=turn["role"], content=turn["content"]) for turn in conversation["turns"]]
         for first in range(0, len(turns) if one_reply else 1, 2):
             # Where the sequence is too long its oldest turns are left out, not what the system prompt shows.
-            shift = first - len(system)
-
-            def pick(
-                index: int, conversation: dict[str, Any] = conversation, first: int = first, shift: int = shift
-            ) -> bool:
-                return index + shift >= first and learned(conversation, index + shift)
-
-            example = encode_example(tokenizer, [*system, *turns[first:]], pick, longest, keep_end=one_reply)
+            picked = [False] * len(system) + [learned(conversation, index) for index in range(first, len(turns))]
+            said = [*system, *turns[first:]]
+            example = encode_example(tokenizer, said, picked.__getitem__, longest, keep_end=one_reply)
             if example is None or len(example["input_ids"]) < longest:
                 break
         if example:

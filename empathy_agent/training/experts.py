@@ -10,7 +10,7 @@ from empathy_agent.errors import InputError
 from empathy_agent.evaluation.ablations import UNIVERSAL
 from empathy_agent.models import load_base
 from empathy_agent.tasks import Tasks
-from empathy_agent.training.corpus import list_conversations
+from empathy_agent.training.corpus import list_conversations, weigh
 from empathy_agent.training.examples import SystemWriter, build_examples
 from empathy_agent.training.tuning import tune_adapter
 
@@ -25,19 +25,6 @@ def shows_pattern(tasks: Tasks, conversation: dict[str, Any], index: int, expert
     if expert == UNIVERSAL:
         return True
     return tasks.choose_expert(conversation["task"], turn["empathy"]["level"]) == expert
-
-
-def repeat(conversations: list[dict[str, Any]], settings: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """The train split, each conversation as often as it is read: plain ones `plain_passes` times, the others `passes`.
-
-    Of 0.4 passes each conversation has two chances in five to be read.
-    """
-    rng, found = random.Random(seed), []
-    for conversation in conversations:
-        if conversation["split"] == "train":
-            times = settings["plain_passes" if conversation["id"].startswith(PLAIN) else "passes"]
-            found += [conversation] * (int(times) + (rng.random() < times % 1))
-    return found
 
 
 def train_experts(
@@ -70,6 +57,10 @@ def train_experts(
     from empathy_agent.exemplars import build_index
 
     written = list_conversations(conversations)
+
+    def count_passes(conversation: dict[str, Any]) -> float:
+        return float(settings["plain_passes" if conversation["id"].startswith(PLAIN) else "passes"])
+
     encoder = Encoder(remembered=100_000)
     if unknown := sorted(set(experts or []) - {*tasks.patterns, UNIVERSAL}):
         raise InputError(f"no expert {', '.join(unknown)}: choose from {', '.join(tasks.patterns)}")
@@ -93,7 +84,10 @@ def train_experts(
                     one_reply=True,
                 )
             )
-            for conversations_read in (repeat(written, settings, seed), [c for c in written if c["split"] == "dev"])
+            for conversations_read in (
+                list(weigh([c for c in written if c["split"] == "train"], count_passes, random.Random(seed))),
+                [c for c in written if c["split"] == "dev"],
+            )
         )
         results[expert] = tune_adapter(model, tokenizer, train, dev, settings, out / expert, seed, base=base)
     return results
